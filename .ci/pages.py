@@ -1,0 +1,109 @@
+"""Render every page with Pandoc, the engine inside Quarto, so that pages are proven where Quarto is not installed.
+
+Runs nbdev's own docs pass (directives, API tables, links) and Pandoc on its result, and checks the sidebar, the
+alternative text of pictures, links between pages, and README.md. Not covered: Quarto's theme, search, cross references.
+"""
+
+import json
+import posixpath
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pypandoc
+import yaml
+from fastcore.script import call_parse
+from nbdev.config import get_config
+from nbdev.serve import proc_nbs
+
+STYLE = """<style>
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.55 sans-serif }
+img { max-width: 100% } pre { background: #f5f5f5; padding: .6rem; overflow-x: auto }
+table { border-collapse: collapse } td, th { padding: .2rem .6rem; text-align: left }
+</style>"""
+
+
+def normalised(path: Path) -> str:
+    "A notebook as Pandoc's strict reader takes it: nbdev leaves `has_sd` and null execution counts."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell.pop("has_sd", None)
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = output["execution_count"] or 1
+    return json.dumps(notebook)
+
+
+def pandoc(source: str, to: str, *args: str) -> str:
+    "Pandoc's rendering of a notebook."
+    command = [pypandoc.get_pandoc_path(), "-f", "ipynb", "-t", to, *args]
+    return subprocess.run(command, input=source, text=True, capture_output=True, check=True).stdout
+
+
+def linked_pages(node: object) -> set[str]:
+    "Every page that the site configuration names."
+    if isinstance(node, dict):
+        return set().union(*map(linked_pages, node.values()))
+    if isinstance(node, list):
+        return set().union(*map(linked_pages, node))
+    return {node} if isinstance(node, str) and node.endswith((".ipynb", ".qmd")) else set()
+
+
+def address(page: str, target: str) -> str:
+    "A link's target as a page of the site, without the numbers that give the reading order."
+    path = posixpath.join("/" if target.startswith("/") else posixpath.dirname(page), target.lstrip("/"))
+    path = posixpath.normpath(path).lstrip("/").replace(".ipynb", ".html")
+    return re.sub(r"(^|/)\d+[a-z]?_", r"\1", path)
+
+
+def broken_links(html: dict[str, str]) -> list[str]:
+    "Relative links between pages that lead nowhere, and pictures without alternative text."
+    rows, known = [], {address("", page) for page in html}
+    for page, text in html.items():
+        links = re.findall(r'href="([^"#:]+\.(?:html|ipynb))', text)
+        rows += [f"{page}: broken link {link}" for link in links if address(page, link) not in known]
+        pictures = re.findall(r"<img[^>]*>", text)
+        rows += [f"{page}: picture without alternative text" for tag in pictures if not re.search('alt="[^"]', tag)]
+    return rows
+
+
+@call_parse
+def main(
+    out: Path = Path("_docs"),  # Where the HTML goes
+    readme: bool = False,  # Write README.md
+    check: bool = False,  # Fail on a stale README.md, a broken link, a missing or an orphan page
+):
+    "Process the notebooks, render them with Pandoc, check the site"
+    cfg = get_config()
+    cache = proc_nbs(force=True, n_workers=0)
+    pages = sorted(cache.rglob("*.ipynb"))
+    html = {}
+    for page in pages:
+        name = page.relative_to(cache).with_suffix(".html")
+        options = [
+            "--standalone",
+            "--mathml",
+            f"--metadata=pagetitle:{page.stem}",
+            f"--variable=header-includes:{STYLE}",
+        ]
+        html[str(name)] = pandoc(normalised(page), "html5", *options)
+        target = cfg.config_path / out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(html[str(name)], encoding="utf-8")
+
+    linked = linked_pages(yaml.safe_load((cfg.config_path / "_quarto.yml").read_text(encoding="utf-8"))["website"])
+    names = {str(page.relative_to(cache)) for page in pages}
+    rows = [f"_quarto.yml names a missing page: {name}" for name in sorted(linked - names)]
+    rows += [f"page without a place in _quarto.yml: {name}" for name in sorted(names - linked)]
+    rows += broken_links(html)
+
+    # nbdev moves the title into front matter, which Pandoc's Markdown writer drops.
+    body = f"# {cfg.title}\n\n" + pandoc(normalised(cache / "index.ipynb"), "gfm-raw_html", "--wrap=preserve")
+    target = cfg.config_path / "README.md"
+    if readme:
+        target.write_text(body, encoding="utf-8")
+    elif target.read_text(encoding="utf-8") != body:
+        rows.append("README.md is not what nbs/index.ipynb renders to: run `make notebooks NB=nbs/index.ipynb`")
+    print("\n".join([*rows, f"{len(pages)} pages rendered, {len(rows)} faults"]))
+    sys.exit(bool(rows) and check)

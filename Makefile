@@ -1,0 +1,83 @@
+# make tour   every system on the bundled data, one report: tour/index.html
+# make test   everything that must be green before a commit
+# make bench  speed and quality beside the peers
+# make lab    JupyterLab on the notebooks
+# make notebooks [NB=nbs/srcnn/00_series.ipynb]   run notebooks and keep their outputs
+# make hooks  nbdev's git hooks: notebooks are cleaned on save, merges stay readable
+#
+# Each step leaves a stamp in .venv/, so what has not changed is not done again. `make -B test` does it all the same.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONWARNINGS ?= ignore
+export OMP_NUM_THREADS ?= 2
+
+NOTEBOOKS := $(shell find nbs -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
+MODULES := $(shell find anomaly_nb -name '*.py')
+SAMPLES := $(shell find anomaly_nb/samples -type f)
+PACKAGING := settings.ini setup.py constraints.txt
+
+.PHONY: tour test bench lab notebooks hooks clean
+
+tour: tour/index.html
+	@echo "The report is in tour/index.html"
+
+test: .venv/exported .venv/linted .venv/typed .venv/lessons .venv/tested .venv/pages
+	@echo "All green."
+
+tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
+	anomaly_nb_tour --out tour
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# README.md only has to exist for the installation: no prerequisite.
+.venv/installed: $(PACKAGING) | .venv/bin/python
+	python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/exported: .venv/installed-dev $(NOTEBOOKS) $(MODULES) .ci/in_sync.py
+	python .ci/in_sync.py
+	touch $@
+
+.venv/linted: .venv/installed-dev $(NOTEBOOKS) .ci/ruff.toml tests/*.py benchmarks/*.py .ci/*.py
+	ruff check --config .ci/ruff.toml nbs tests benchmarks .ci setup.py
+	touch $@
+
+.venv/typed: .venv/installed-dev $(MODULES) .ci/mypy.ini
+	mypy --config-file .ci/mypy.ini -p anomaly_nb
+	touch $@
+
+.venv/lessons: .venv/installed-dev $(NOTEBOOKS) $(MODULES) $(SAMPLES)
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
+	touch $@
+
+.venv/tested: .venv/installed-dev $(MODULES) $(SAMPLES) tests/*.py tests/pytest.ini
+	pytest -q tests
+	touch $@
+
+.venv/pages: .venv/installed-dev $(NOTEBOOKS) $(MODULES) _quarto.yml README.md .ci/pages.py
+	python .ci/pages.py --check
+	touch $@
+
+bench: .venv/installed-dev
+	python benchmarks/run.py
+
+lab: .venv/installed-dev
+	jupyter lab nbs
+
+notebooks: .venv/installed-dev
+	nbdev_export
+	python .ci/run_notebooks.py $(if $(NB),--path $(NB)) $(if $(FLAGS),--flags "$(FLAGS)")
+	python .ci/pages.py --readme
+
+hooks: .venv/installed-dev
+	nbdev_install_hooks
+
+clean:
+	rm -rf .venv build dist tour _docs _proc *.egg-info
