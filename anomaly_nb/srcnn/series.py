@@ -141,9 +141,8 @@ def even_slots(
     index: pd.Index,  # (n,) times or numbers, ascending
 ) -> IntArray:  # (n,) slot of each point on the grid of the median interval, strictly increasing from 0
     "Place points on an even grid. Raises `DataError` on unordered times and on gaps that dwarf the data."
-    stamps = index.to_numpy()
-    times = (stamps - stamps[0]) / np.timedelta64(1, "ns") if stamps.dtype.kind == "M" else stamps - stamps[0]
-    times = check_values(times, "index")
+    stamps = index.as_unit("ns").asi8 if isinstance(index, pd.DatetimeIndex) else check_values(index, "index")
+    times = stamps - stamps[:1]
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.flatnonzero(steps <= 0)[0]) + 1
