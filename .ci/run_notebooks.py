@@ -32,7 +32,7 @@ def run(path: Path, skipped_flags: set[str]) -> None:
         )
 
     with working_directory(path.parent):
-        CaptureShell(path).run_all(notebook, exc_stop=True, preproc=skipped)
+        CaptureShell(path, mpl_format="png").run_all(notebook, exc_stop=True, preproc=skipped)
     clean_nb(notebook, clean_ids=get_config().clean_ids)
     write_nb(notebook, path)
 

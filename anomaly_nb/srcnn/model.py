@@ -154,7 +154,8 @@ def fit_model(
     if points > 1:
         model = replace(model, season=phase_medians(model.standardise(values), points))
     model = replace(model, filters=_fit_filters(model, values, taps))
-    scores = surprise(model, values, 0).score[~np.isnan(values)]
+    judged = replace(model, side="both") if contamination is None else model  # one side's scores are half zeros
+    scores = surprise(judged, values, 0).score[~np.isnan(values)]
     tail = tail_threshold(strided(scores)) if contamination is None else float(np.quantile(scores, 1 - contamination))
     return replace(model, threshold=tail or 1.0)
 

@@ -1,0 +1,144 @@
+"""`microsoft_sr` against a plain transcription of the published formulas, loops and all."""
+
+import bisect
+
+import numpy as np
+import pytest
+
+from anomaly_nb.core import DataError
+from anomaly_nb.srcnn import load_kpi, microsoft_sr, spectral_residual
+
+EPS = 1e-8
+
+
+def trailing_mean(values, n):
+    return np.array([np.mean(values[max(0, i - n + 1) : i + 1]) for i in range(len(values))])
+
+
+def reference_saliency(values, q):
+    spectrum = np.fft.fft(values)
+    amplitude = np.abs(spectrum)
+    silent = amplitude <= EPS
+    log = np.where(silent, 0.0, np.log(np.where(silent, 1.0, amplitude)))
+    residual = np.exp(log - trailing_mean(log, q))
+    spectrum = np.where(silent, 0, spectrum * residual / np.where(silent, EPS, amplitude))
+    return np.abs(np.fft.ifft(spectrum))
+
+
+def reference_extension(values):
+    p = values[-7:-1]
+    slopes = [(p[-1] - p[i]) / (len(p) - 1 - i) for i in range(len(p) - 1)]
+    return np.concatenate([values, [p[1] + sum(slopes)] * 5])
+
+
+def reference_scores(values, threshold=0.3, mag_window=3, score_window=40):
+    saliency = reference_saliency(reference_extension(values), mag_window)
+    mean = trailing_mean(saliency, score_window)
+    score = np.clip(np.abs(saliency - mean) / np.maximum(mean, EPS) / 10, 0, 1)[: len(values)]
+    return saliency[: len(values)], score, score > threshold
+
+
+def reference_factors():
+    factors = [1.0]
+    for i in range(50):
+        factors.append(factors[-1] / (1.15 + 0.001 * i if i < 40 else 1.25 + 0.01 * i))
+    for i in range(50):
+        factors.insert(0, factors[0] * (1.25 + 0.001 * i))
+    return factors
+
+
+def reference_margin(values, flagged, sensitivity):
+    n = len(values)
+    replaced = values.copy()
+    for i in np.flatnonzero(flagged):
+        reach = 1
+        while True:
+            span = range(max(i - reach, 0), min(i + reach, n - 1) + 1)
+            near = [j for j in span if not flagged[j]]
+            if len(near) >= 4 or (span[0] == 0 and span[-1] == n - 1):
+                break
+            reach += 2
+        if len(near) > 1:
+            matrix = np.stack([np.array(near, float), np.ones(len(near))], axis=1)
+            slope, level = np.linalg.lstsq(matrix, values[near], rcond=None)[0]
+            replaced[i] = slope * i + level
+    spectrum = np.fft.fft(replaced)
+    k = np.arange(n)
+    spectrum[(k > 3 * n / 8) & (k < 5 * n / 8)] = 0
+    expected = np.fft.ifft(spectrum).real
+    half = min(n // 3, 512) // 2
+    single = values.astype(np.float32)
+    trend = np.abs([float(np.median(single[max(0, i - half) : i + half + 1])) for i in range(n)])
+    unit = np.maximum(0.5 * trend + 0.5 * trend[~flagged].mean(), 1.0)
+    factors = reference_factors()
+    lower = int(sensitivity)
+    factor = (
+        0.0
+        if sensitivity == 100
+        else factors[lower + 1] + (factors[lower] - factors[lower + 1]) * (1 - sensitivity + lower)
+    )
+    scores = []
+    for value, wanted, u, alarm in zip(values, expected, unit, flagged, strict=True):
+        margins = [u * factors[s] if s < 100 else 0.0 for s in range(101)][::-1]
+        distance = abs(wanted - value)
+        above = bisect.bisect_left(margins, distance)
+        if not alarm or above == 0:
+            scores.append(0.0)
+        elif above >= 100:
+            scores.append(1.0)
+        else:
+            gap = (distance - margins[above - 1]) / (margins[above] - margins[above - 1])
+            scores.append((above - 1 + gap) / 100)
+    outside = (values < expected - unit * factor) | (values > expected + unit * factor)
+    return expected, unit, np.array(scores), flagged & outside
+
+
+@pytest.fixture(scope="module")
+def series():
+    random = np.random.default_rng(0)
+    kpi = load_kpi()[1].series.to_numpy()[10_000:11_000]
+    wave = 100 * np.sin(np.arange(600) / 7) + random.normal(0, 3, 600)
+    wave[[100, 101, 102, 103, 104, 400]] += 300
+    return {"kpi": 50 * kpi, "wave": wave, "noise": random.normal(size=127), "short": random.normal(size=12)}
+
+
+@pytest.mark.parametrize("name", ["kpi", "wave", "noise", "short"])
+@pytest.mark.parametrize("windows", [(3, 40), (1, 21), (10, 100)])
+def test_scores_are_the_published_ones(series, name, windows):
+    values = series[name]
+    table = microsoft_sr(values, mag_window=windows[0], score_window=windows[1])
+    saliency, score, alarms = reference_scores(values, 0.3, *windows)
+    np.testing.assert_allclose(table["mag"], saliency, atol=1e-8)
+    np.testing.assert_allclose(table["score"], score, atol=1e-8)
+    np.testing.assert_array_equal(table["is_anomaly"], alarms)
+
+
+@pytest.mark.parametrize("name", ["kpi", "wave"])
+@pytest.mark.parametrize("sensitivity", [99, 60.5, 20])
+def test_margins_are_the_published_ones(series, name, sensitivity):
+    values = series[name]
+    table = microsoft_sr(values, margin=True, sensitivity=sensitivity)
+    flagged = reference_scores(values)[2]
+    expected, unit, score, alarms = reference_margin(values, flagged, sensitivity)
+    np.testing.assert_allclose(table["expected_value"], expected, atol=1e-8)
+    np.testing.assert_allclose(table["unit"], unit, rtol=1e-5)
+    np.testing.assert_allclose(table["score"], score, atol=1e-5)
+    np.testing.assert_array_equal(table["is_anomaly"], alarms)
+    assert flagged.any()
+
+
+@pytest.mark.parametrize("batch_size", [12, 100, 333])
+def test_batches_are_judged_alone(series, batch_size):
+    values = series["wave"][:400]
+    table = microsoft_sr(values, batch_size=batch_size)
+    for start in range(0, 400 - batch_size + 1, batch_size):
+        alone = microsoft_sr(values[start : start + batch_size])
+        np.testing.assert_array_equal(table["score"][start : start + batch_size], alone["score"])
+
+
+def test_saliency_of_hostile_input():
+    assert np.isfinite(spectral_residual(np.random.default_rng(0).normal(size=100) * 1e98)).all()
+    with pytest.raises(DataError, match="index 1"):
+        spectral_residual([1.0, np.nan, 2.0])
+    with pytest.raises(DataError, match="at least 12"):
+        microsoft_sr([1.0] * 11)

@@ -1,0 +1,185 @@
+"""The everyday detector: quality on held-out halves, streaming, hostile input, invariances."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly_nb.core import DataError
+from anomaly_nb.metrics import best_delay_f1, delay_f1
+from anomaly_nb.srcnn import SpectralResidual, load_kpi
+
+
+@pytest.fixture(scope="module")
+def kpi():
+    return load_kpi()
+
+
+def noise(n=3000, seed=0):
+    return np.random.default_rng(seed).normal(size=n)
+
+
+def test_kpi_second_halves(kpi):
+    labels, scores, alarms = [], [], []
+    for curve in kpi:
+        first, second = curve.halves()
+        detector = SpectralResidual().fit(first.series)
+        labels.append(second.labels)
+        scores.append(detector.decision_function(second.series))
+        alarms.append(detector.predict(second.series))
+    assert delay_f1(labels, alarms, 7)[0] >= 0.92
+    assert best_delay_f1(labels, scores, 7)[0] >= 0.93
+
+
+def test_arrays_and_timestamps_agree(kpi):
+    first, second = kpi[0].halves()
+    timed = SpectralResidual().fit(first.series)
+    plain = SpectralResidual().fit(first.series.to_numpy())
+    expected = timed.decision_function(second.series)
+    np.testing.assert_array_equal(plain.decision_function(second.series.to_numpy()), expected)
+    np.testing.assert_array_equal(timed.decision_function(second.series.to_numpy().tolist()), expected)
+
+
+@pytest.mark.parametrize("side", ["both", "upper", "lower"])
+@pytest.mark.parametrize("period", [1, 50])
+def test_stream_is_the_newest_score_of_the_whole(side, period):
+    values = noise(2200) + 3 * np.sin(2 * np.pi * np.arange(2200) / 50) * (period > 1)
+    values[[1500, 2050, 2150]] += 9
+    values[1990:2003] = np.nan
+    values[2100:2110] = np.nan
+    detector = SpectralResidual(period=period, side=side).fit(values[:1400])
+    scorer = detector.stream(values[:2000])
+    streamed = [scorer.update(value) for value in values[2000:]]
+    whole = [detector.decision_function(values[: 2001 + i])[-1] for i in range(200)]
+    np.testing.assert_allclose([score for score, _ in streamed], whole, rtol=1e-6, atol=1e-12)
+    np.testing.assert_array_equal([alarm for _, alarm in streamed], np.array(whole) > detector.threshold_)
+
+
+def test_stream_of_an_unfitted_detector_fits_it():
+    detector = SpectralResidual()
+    scorer = detector.stream(noise(500))
+    assert scorer.update(30.0)[1] and not scorer.update(0.1)[1]
+    assert detector.threshold_ > 0
+
+
+def test_newest_point_is_scored_and_edges_raise_no_alarm():
+    values = noise(2000) + np.linspace(0, 50, 2000)
+    detector = SpectralResidual().fit(values)
+    assert detector.labels_[:5].sum() == detector.labels_[-5:].sum() == 0
+    values[-1] += 12
+    assert detector.predict(values)[-1] == 1
+
+
+def test_one_side(kpi):
+    values = noise()
+    values[1000] += 15
+    values[2000] -= 15
+    assert np.flatnonzero(SpectralResidual(side="upper").predict(values)).tolist() == [1000]
+    assert np.flatnonzero(SpectralResidual(side="lower").predict(values)).tolist() == [2000]
+    table = SpectralResidual(side="upper").fit(values).detect(values)
+    assert np.isneginf(table["lower"]).all() and np.isfinite(table["upper"]).all()
+
+
+def test_bounds_and_alarms_say_the_same(kpi):
+    table = SpectralResidual().fit(kpi[1].series).detect(kpi[1].series)
+    outside = (table["value"] < table["lower"]) | (table["value"] > table["upper"])
+    np.testing.assert_array_equal(outside, table["is_anomaly"])
+    assert ((table["lower"] <= table["expected_value"]) & (table["expected_value"] <= table["upper"])).all()
+
+
+def test_gaps_and_jitter():
+    index = pd.date_range("2024-01-01", periods=3000, freq="5min")
+    series = pd.Series(noise(), index)
+    series.iloc[2000] += 15
+    whole = SpectralResidual().fit(series)
+    random = np.random.default_rng(1)
+    holes = series.drop(index[500:700]).drop(index[random.choice(np.arange(1000, 1900), 50, replace=False)])
+    jitter = series.copy()
+    jitter.index = index + pd.to_timedelta(random.integers(-60, 60, 3000), unit="s")
+    for other in (holes, jitter):
+        alarms = other.index[SpectralResidual().fit(other).labels_ == 1]
+        assert len(alarms) <= 3 and abs(alarms - index[2000]).min() < pd.Timedelta("2min")
+    missing = series.copy()
+    missing.iloc[100:160] = np.nan
+    scores = whole.decision_function(missing)
+    assert (scores[100:160] == 0).all() and not whole.predict(missing)[90:170].any()
+
+
+@pytest.mark.parametrize("factor, offset", [(1e6, 0), (1e-12, 0), (1, 1e6), (-1, 0)])
+def test_scale_and_offset_do_not_matter(factor, offset):
+    values = noise()
+    scores = SpectralResidual().decision_function(values)
+    np.testing.assert_allclose(SpectralResidual().decision_function(values * factor + offset), scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full(100, 7.0), np.zeros(12), noise(13) * 1e99, noise(500) + 1e9, np.arange(30.0), np.eye(1, 50, 25)[0]],
+    ids=["constant", "zeros", "huge", "offset", "ramp", "impulse"],
+)
+def test_scores_are_finite(values):
+    detector = SpectralResidual().fit(values)
+    table = detector.detect(values)
+    assert np.isfinite(table.drop(columns="is_anomaly").to_numpy()).all()
+    assert np.isfinite(detector.decision_function(values[:1])).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.one_of(st.floats(-1e90, 1e90), st.just(float("nan"))), min_size=1, max_size=60))
+def test_any_numbers_give_finite_scores_or_a_sentence(values):
+    try:
+        scores = SpectralResidual().decision_function(values)
+    except DataError as error:
+        assert "at least 12" in str(error)
+    else:
+        assert np.isfinite(scores).all() and (scores >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ([], "at least 1"),
+        (np.arange(11.0), "at least 12"),
+        ([np.nan] * 20, "too few to learn from"),
+        ([1.0] * 20 + [np.inf], "index 20"),
+        (["high"] * 20, "not all entries are numbers"),
+        (pd.Series(noise(20), pd.to_datetime(range(19, -1, -1), unit="s")), "not later"),
+        (pd.Series(noise(20), pd.to_datetime([0] * 20, unit="s")), "not later"),
+    ],
+)
+def test_bad_input_is_a_sentence(bad, message):
+    with pytest.raises(DataError, match=message):
+        SpectralResidual().fit(bad)
+
+
+def test_several_columns():
+    table = pd.DataFrame({"a": noise(seed=1), "b": noise(seed=2)})
+    table.loc[500, "b"] += 20
+    detector = SpectralResidual().fit(table)
+    assert detector.labels_[500] == 1 and detector.decision_scores_.shape == (3000,)
+    found = detector.detect(table)
+    assert found.loc[500, ("b", "is_anomaly")] and not found.loc[500, ("a", "is_anomaly")]
+    with pytest.raises(DataError, match="one series"):
+        detector.stream(table)
+
+
+def test_saved_detector_is_the_same(tmp_path, kpi):
+    detector = SpectralResidual().fit(kpi[0].series)
+    detector.save(tmp_path / "d")
+    again = SpectralResidual.load(tmp_path / "d")
+    np.testing.assert_array_equal(again.decision_function(kpi[0].series), detector.decision_scores_)
+    np.testing.assert_array_equal(again.labels_, detector.labels_)
+    assert again.get_params() == detector.get_params() and again.threshold_ == detector.threshold_
+
+
+def test_contamination_sets_the_share():
+    assert SpectralResidual(contamination=0.1).fit(noise()).labels_.mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_input_is_left_alone():
+    values = noise()
+    values[10:20] = np.nan
+    before = values.copy()
+    SpectralResidual().fit(values).detect(values)
+    np.testing.assert_array_equal(values, before)
