@@ -9,6 +9,7 @@ import posixpath
 import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pypandoc
@@ -24,15 +25,25 @@ table { border-collapse: collapse } td, th { padding: .2rem .6rem; text-align: l
 </style>"""
 
 
-def normalised(path: Path) -> str:
-    "A notebook as Pandoc's strict reader takes it: nbdev leaves `has_sd` and null execution counts."
+def read_page(path: Path) -> tuple[str, list[str]]:
+    "A notebook as Pandoc's strict reader takes it (nbdev leaves `has_sd` and null counts), and its `fig-alt`s."
     notebook = json.loads(path.read_text(encoding="utf-8"))
+    alternatives = []
     for cell in notebook["cells"]:
         cell.pop("has_sd", None)
+        alternative = re.search(r'^#\| ?fig-alt: "(.*)"$', "".join(cell["source"]), re.MULTILINE)
         for output in cell.get("outputs", []):
             if output["output_type"] == "execute_result":
                 output["execution_count"] = output["execution_count"] or 1
-    return json.dumps(notebook)
+            if "image/png" in output.get("data", {}):
+                alternatives.append(alternative[1] if alternative else "")
+    return json.dumps(notebook), alternatives
+
+
+def with_alternatives(html: str, alternatives: list[str]) -> str:
+    "Pandoc leaves the alternative text of output pictures empty; they come in the notebook's order."
+    texts = iter(alternatives)
+    return re.sub(r"<img (?=src=\"data)", lambda _: f'<img alt="{escape(next(texts))}" ', html)
 
 
 def pandoc(source: str, to: str, *args: str) -> str:
@@ -68,6 +79,13 @@ def broken_links(html: dict[str, str]) -> list[str]:
     return rows
 
 
+def readme_text(page: Path, title: str) -> str:
+    "README.md from the home page: with its title, which nbdev moves away, links into nbs/, and no pictures."
+    body = pandoc(read_page(page)[0], "gfm-raw_html", "--wrap=preserve")
+    body = re.sub(r"!\[\]\(.*?\)\n\n.*?\n\n", "", body, flags=re.DOTALL)  # a picture and its caption
+    return f"# {title}\n\n" + re.sub(r"\]\((?!http)([^)]+\.ipynb)", r"](nbs/\1", body)
+
+
 @call_parse
 def main(
     out: Path = Path("_docs"),  # Where the HTML goes
@@ -81,13 +99,10 @@ def main(
     html = {}
     for page in pages:
         name = page.relative_to(cache).with_suffix(".html")
-        options = [
-            "--standalone",
-            "--mathml",
-            f"--metadata=pagetitle:{page.stem}",
-            f"--variable=header-includes:{STYLE}",
-        ]
-        html[str(name)] = pandoc(normalised(page), "html5", *options)
+        source, alternatives = read_page(page)
+        options = ["--standalone", "--embed-resources", "--mathml", f"--metadata=pagetitle:{page.stem}"]
+        rendered = pandoc(source, "html5", *options, f"--variable=header-includes:{STYLE}")
+        html[str(name)] = with_alternatives(rendered, alternatives)
         target = cfg.config_path / out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(html[str(name)], encoding="utf-8")
@@ -98,8 +113,7 @@ def main(
     rows += [f"page without a place in _quarto.yml: {name}" for name in sorted(names - linked)]
     rows += broken_links(html)
 
-    # nbdev moves the title into front matter, which Pandoc's Markdown writer drops.
-    body = f"# {cfg.title}\n\n" + pandoc(normalised(cache / "index.ipynb"), "gfm-raw_html", "--wrap=preserve")
+    body = readme_text(cache / "index.ipynb", cfg.title)
     target = cfg.config_path / "README.md"
     if readme:
         target.write_text(body, encoding="utf-8")

@@ -31,6 +31,13 @@ class Curve:
     def __len__(self) -> int:
         return len(self.series)
 
+    @property
+    def truth(self) -> BoolArray:
+        "The labels `(n,)`. Raises `DataError` where nobody has marked the curve."
+        if self.labels is None:
+            raise DataError(f"{self.name}: has no labels, so nothing can be measured against it. Add a column 'label'.")
+        return self.labels
+
     def halves(self) -> tuple["Curve", "Curve"]:
         "The first and the second half: one to learn from, one to be judged on."
         middle = len(self) // 2
@@ -48,7 +55,7 @@ def _numbers(column: pd.Series, source: str) -> FloatArray:
     return numbers.to_numpy(np.float64)
 
 
-def _times(column: pd.Series, source: str) -> pd.DatetimeIndex:
+def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
     "A text column as times: dates, or seconds or milliseconds since 1970."
     seconds = pd.to_numeric(column, errors="coerce")
     if seconds.notna().all():
@@ -59,19 +66,24 @@ def _times(column: pd.Series, source: str) -> pd.DatetimeIndex:
     if len(bad):
         cell = column.iloc[bad[0]]
         raise DataError(f"{source}, row {bad[0] + 2}: {cell!r} is not a time. Use dates or seconds since 1970.")
-    steps = np.diff(times.to_numpy().astype("datetime64[ns]").astype(np.int64))
+    stamps = pd.DatetimeIndex(times).as_unit("ns").asi8
+    if repair:
+        order = np.arange(len(stamps)) * 10**9
+        stamps = np.maximum.accumulate(stamps - order) + order
+    steps = np.diff(stamps)
     if (steps <= 0).any():
         row = int(np.flatnonzero(steps <= 0)[0]) + 1
         fault = "occurs twice" if steps[row - 1] == 0 else "is earlier than the row before"
         raise DataError(
             f"{source}, row {row + 2}: the time {column.iloc[row]} {fault}. Sort the rows, drop duplicates."
         )
-    return pd.DatetimeIndex(times, name="timestamp")
+    return pd.DatetimeIndex(pd.to_datetime(stamps), name="timestamp")
 
 
 def read_curve(
     file: Path | str | io.BytesIO,  # a CSV file: time, value, and perhaps a column named `label`
     name: str | None = None,  # the curve's name; None takes the file's
+    repair: bool = False,  # let a time that does not advance follow the one before by a second, instead of refusing it
 ) -> Curve:  # values and labels on a time axis
     "Read one curve. Raises `DataError` with file and row for what is no header, time, number or 0/1 label."
     source = name or str(file)
@@ -95,7 +107,7 @@ def read_curve(
             raise DataError(f"{source}, row {row + 2}: the label is {table['label'].iloc[row]}, expected 0 or 1.")
         labels = marks == 1
     values = check_values(_numbers(table.iloc[:, 1], source), f"{source}, value", allow_nan=True)
-    series = pd.Series(values, _times(table.iloc[:, 0], source), name="value")
+    series = pd.Series(values, _times(table.iloc[:, 0], source, repair), name="value")
     return Curve(name or Path(str(file)).stem, series, labels)
 
 
@@ -113,7 +125,7 @@ def _read_zip(sample: str) -> tuple[list[Curve], dict[str, list[list[str]]]]:
     "All curves of a bundled archive, and the label windows that lie beside them."
     with zipfile.ZipFile(sample_path(sample)) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".csv"))
-        curves = [read_curve(io.BytesIO(archive.read(name)), name.removesuffix(".csv")) for name in names]
+        curves = [read_curve(io.BytesIO(archive.read(name)), name.removesuffix(".csv"), repair=True) for name in names]
         windows = (
             json.loads(archive.read("combined_windows.json")) if "combined_windows.json" in archive.namelist() else {}
         )
@@ -121,7 +133,7 @@ def _read_zip(sample: str) -> tuple[list[Curve], dict[str, list[list[str]]]]:
 
 
 def load_nab() -> list[Curve]:  # 58 curves in the order of their paths, labelled by windows
-    "The Numenta anomaly benchmark. Five curves have no anomaly."
+    "The Numenta anomaly benchmark. Six curves have no anomaly."
     curves, windows = _read_zip("timeseries/nab.zip")
     labelled = []
     for curve in curves:
