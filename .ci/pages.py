@@ -31,7 +31,9 @@ def read_page(path: Path) -> tuple[str, list[str]]:
     alternatives = []
     for cell in notebook["cells"]:
         cell.pop("has_sd", None)
-        alternative = re.search(r'^#\| ?fig-alt: "(.*)"$', "".join(cell["source"]), re.MULTILINE)
+        code = "".join(cell["source"])
+        alternative = re.search(r'^#\| ?fig-alt: "(.*)"\n', code, re.MULTILINE)
+        cell["source"] = code.replace(alternative[0], "") if alternative else code
         for output in cell.get("outputs", []):
             if output["output_type"] == "execute_result":
                 output["execution_count"] = output["execution_count"] or 1
@@ -43,7 +45,7 @@ def read_page(path: Path) -> tuple[str, list[str]]:
 def with_alternatives(html: str, alternatives: list[str]) -> str:
     "Pandoc leaves the alternative text of output pictures empty; they come in the notebook's order."
     texts = iter(alternatives)
-    return re.sub(r"<img (?=src=\"data)", lambda _: f'<img alt="{escape(next(texts))}" ', html)
+    return re.sub(r"<img (?=[^>]*src=\"data)", lambda _: f'<img alt="{escape(next(texts))}" ', html)
 
 
 def pandoc(source: str, to: str, *args: str) -> str:
