@@ -187,12 +187,12 @@ def save_state(
     state: Mapping[str, Any],  # arrays and JSON values by name
 ) -> None:
     "Write arrays to `state.safetensors` and all other values to `detector.json`, each file whole or not at all."
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     others = {name: value for name, value in state.items() if name not in arrays}
     with atomic_path(Path(folder) / "state.safetensors") as path:
-        save_file(arrays, path)
+        path.write_bytes(save(arrays))
     with atomic_path(Path(folder) / "detector.json") as path:
         path.write_text(json.dumps(others, indent=1), encoding="utf-8")
 

@@ -52,7 +52,8 @@ def window_saliency(
     half, mirrored = fft.rfft(rows), (rows.shape[1] - 1) // 2
     amplitude = np.abs(half)
     silent = amplitude <= 1e-8
-    half[silent], amplitude[silent] = 0, 1
+    if silent.any():
+        half[silent], amplitude[silent] = 0, 1
     log = np.log(amplitude, out=amplitude)
     expected = trailing_means(np.concatenate([log, log[:, mirrored:0:-1]], axis=1), mag_window)
     spectrum = np.concatenate([half, np.conj(half[:, mirrored:0:-1])], axis=1)

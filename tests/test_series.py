@@ -1,0 +1,91 @@
+"""Reading curves: hostile files, label windows, even grids."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly_nb.core import DataError
+from anomaly_nb.datasets import data_sources, sample_path
+from anomaly_nb.srcnn import load_kpi, load_nab, read_curve, read_folder
+from anomaly_nb.srcnn.series import even_slots, to_grid
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "not a readable CSV"),
+        ("value\n1\n", "1 column"),
+        ("0,1\n60,2\n", "header row"),
+        ("timestamp,value\n", "only a header"),
+        ("timestamp,value\n0,1\n60,high\n", r"row 3: 'high' is not a number"),
+        ("timestamp,value\n0,1\n0,2\n", r"row 3: the time 0 occurs twice"),
+        ("timestamp,value\n60,1\n0,2\n", r"row 3: the time 0 is earlier"),
+        ("timestamp,value\nsoon,1\n", r"row 2: 'soon' is not a time"),
+        ("timestamp,value\n0,1e300\n", "beyond 1e100"),
+        ("timestamp,value\n0,-inf\n", "beyond 1e100"),
+        ("timestamp,value,label\n0,1,yes\n", "'yes' is not a number"),
+        ("timestamp,value,label\n0,1,2\n", "the label is 2"),
+        ('timestamp,value\n0,"1\n', "not a readable CSV|is not a number"),
+    ],
+)
+def test_bad_files_name_file_row_and_remedy(tmp_path, text, message):
+    file = tmp_path / "load.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_curve(file)
+    assert "load.csv" in str(caught.value)
+
+
+def test_binary_and_missing_files(tmp_path):
+    (tmp_path / "noise.csv").write_bytes(bytes(range(256)) * 20)
+    for name in ("noise.csv", "absent.csv"):
+        with pytest.raises(DataError, match=name):
+            read_curve(tmp_path / name)
+    with pytest.raises(DataError, match="no CSV file"):
+        read_folder(tmp_path / "empty")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_is_a_curve_or_a_sentence(tmp_path_factory, text):
+    file = tmp_path_factory.getbasetemp() / "fuzz.csv"
+    file.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        read_curve(file)
+    except DataError:
+        pass
+
+
+@pytest.mark.parametrize("stamp", [lambda i: 300 * i, lambda i: 300_000 * i + 1_500_000_000_000])
+def test_seconds_and_milliseconds(tmp_path, stamp):
+    file = tmp_path / "curve.csv"
+    file.write_text("timestamp,value\n" + "".join(f"{stamp(i)},{i}\n" for i in range(5)))
+    index = read_curve(file).series.index
+    assert (np.diff(index.as_unit("s").asi8) == 300).all()
+
+
+def test_bundled_curves():
+    nab, kpi = load_nab(), load_kpi()
+    assert (len(nab), sum(map(len, nab)), len(kpi)) == (58, 365_558, 2)
+    assert sum(not curve.truth.any() for curve in nab) == 6
+    assert all(curve.series.index.is_monotonic_increasing and curve.series.index.is_unique for curve in nab + kpi)
+    assert all(0.05 < curve.truth.mean() < 0.2 for curve in nab if curve.truth.any())
+    with pytest.raises(DataError, match="no labels"):
+        type(kpi[0])("bare", kpi[0].series).truth  # noqa: B018
+
+
+def test_every_sample_has_licence_and_origin():
+    sources = data_sources()
+    assert sources[["what", "licence", "origin"]].map(len).to_numpy().all()
+    assert all(sample_path(name).stat().st_size for name in sources["sample"])
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=50))
+def test_slots_are_strictly_increasing_and_keep_values(steps):
+    times = pd.to_datetime(np.cumsum([0, *steps]), unit="s")
+    slots = even_slots(times)
+    assert slots[0] == 0 and (np.diff(slots) > 0).all()
+    values = np.arange(len(times), dtype=float)
+    np.testing.assert_array_equal(to_grid(values, slots)[slots], values)

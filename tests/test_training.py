@@ -1,0 +1,98 @@
+"""The shared trainer: a run that is killed ends where an undisturbed one does."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from anomaly_nb.core import DataError
+from anomaly_nb.training import device_options, fit_weights, read_weights, train, write_weights
+
+RUN = """
+    import sys, time, torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+    from anomaly_nb.training import train, write_weights
+
+    folder, pause = sys.argv[1], float(sys.argv[2])
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 1))
+    inputs = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
+    data = TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+
+    def loss(network, batch):
+        time.sleep(pause)
+        return ((network(batch[0] + 0.1 * torch.randn_like(batch[0])) - batch[1]) ** 2).mean()
+
+    history = train(network, loss, data, epochs=6, batch_size=8, optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+                    schedule=lambda epoch: 0.9 ** epoch, folder=folder, progress=False, accelerator="cpu")
+    write_weights(network, folder + "/final.bin")
+    history.to_csv(folder + "/history.csv")
+"""
+
+
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path):
+    def command(folder, pause):
+        return [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path / folder), str(pause)]
+
+    subprocess.run(command("whole", 0), check=True)
+    process = subprocess.Popen(command("killed", 0.05))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed/last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)  # somewhere inside a later epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/final.bin").exists()
+    kept = read_weights(tmp_path / "killed/last.ckpt")["epoch"]
+    assert 0 <= kept < 5
+    subprocess.run(command("killed", 0), check=True)
+    logged = (tmp_path / "killed/metrics.csv").read_text().splitlines()[1]
+    assert int(logged.split(",")[0]) == kept + 1, "the second run must go on, not begin again"
+    for name in ("final.bin", "history.csv"):
+        whole, killed = (tmp_path / folder / name for folder in ("whole", "killed"))
+        if name == "history.csv":
+            assert whole.read_text() == killed.read_text()
+        else:
+            one, other = read_weights(whole), read_weights(killed)
+            assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_no_code_is_loaded_from_checkpoints(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"weights": Evil()}, tmp_path / "evil.bin")
+    with pytest.raises(DataError, match="unsafe"):
+        read_weights(tmp_path / "evil.bin")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    write_weights(nn.Linear(2, 2), tmp_path / "w.bin")
+    with pytest.raises(DataError, match="do not fit this Linear"):
+        fit_weights(nn.Linear(3, 3), read_weights(tmp_path / "w.bin"), "w.bin")
+    with pytest.raises(DataError, match="do not fit"):
+        fit_weights(nn.Linear(3, 3), [1, 2], "w.bin")
+
+
+def test_what_the_trainer_refuses():
+    with pytest.raises(DataError, match="empty"):
+        train(
+            nn.Linear(1, 1),
+            lambda network, batch: network(batch[0]).sum(),
+            TensorDataset(torch.zeros(0, 1)),
+            epochs=1,
+            batch_size=1,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1),
+        )
+    with pytest.raises(DataError, match="expected one of"):
+        device_options("tpu")
