@@ -13,8 +13,11 @@ import lazy_loader
 if TYPE_CHECKING:
     from anomaly_nb.srcnn.detector import *
     from anomaly_nb.srcnn.microsoft import *
+    from anomaly_nb.srcnn.network import *
     from anomaly_nb.srcnn.saliency import *
     from anomaly_nb.srcnn.series import *
+    from anomaly_nb.srcnn.srcnn import *
+    from anomaly_nb.srcnn.windows import *
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -23,5 +26,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "saliency": ["average_filter", "extend_series", "spectral_residual"],
         "microsoft": ["microsoft_sr"],
         "detector": ["SpectralResidual"],
+        "windows": ["training_windows", "gen_set"],
+        "network": ["SRCNNNetwork", "published_scores"],
+        "srcnn": ["SRCNN"],
     },
 )

@@ -155,7 +155,7 @@ class Injections(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         random = generator(self.seed, 2, index)
-        which = random.integers(len(self.models))
+        which = int(random.integers(len(self.models)))
         model, whole = self.models[which], self.residuals[which]
         n = min(self.length, len(whole))
         start = int(random.integers(0, len(whole) - n + 1))

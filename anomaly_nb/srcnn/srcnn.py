@@ -203,7 +203,7 @@ class SRCNN(Detector):
         return self.detect(X)["score"].to_numpy(np.float64)
 
     def detect(self, X: npt.ArrayLike | pd.Series) -> pd.DataFrame:
-        "A row per point: value, expected_value, lower, upper, score, is_anomaly. Published networks expect nothing: NaN."
+        "A row per point: value, expected_value, lower, upper, score, is_anomaly. Published networks give no bounds."
         self._check_fitted()
         if isinstance(self.network_, SRCNNNetwork):
             table = published_table(self.network_, X)
