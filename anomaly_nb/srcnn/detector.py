@@ -37,21 +37,26 @@ def read_columns(
     X: npt.ArrayLike | pd.Series | pd.DataFrame,  # (n,) or (n, columns), NaN = missing
 ) -> Columns:
     "Series in any of the usual forms. Raises `DataError` for text, infinities, disorder in time, or no data."
-    table = X.to_frame() if isinstance(X, pd.Series) else X
-    if not isinstance(table, pd.DataFrame):
-        array = np.asarray(table)
-        table = pd.DataFrame(array[:, None] if array.ndim == 1 else check_values(array, ndim=2, allow_nan=True))
-    timed = isinstance(table.index, pd.DatetimeIndex) or (
-        not isinstance(table.index, pd.RangeIndex) and pd.api.types.is_numeric_dtype(table.index)
-    )
-    names = [str(name) for name in table.columns]
-    columns = [check_values(table.iloc[:, i], f"column {name}", allow_nan=True) for i, name in enumerate(names)]
+    if isinstance(X, pd.Series):
+        X = X.to_frame()
+    if isinstance(X, pd.DataFrame):
+        rows, names = X.index, [str(name) for name in X.columns]
+        columns = [check_values(X.iloc[:, i], f"column {name}", allow_nan=True) for i, name in enumerate(names)]
+    else:
+        array = np.asarray(X)
+        table = array[:, None] if array.ndim == 1 else check_values(array, ndim=2, allow_nan=True)
+        rows, names = pd.RangeIndex(len(table)), [str(i) for i in range(table.shape[1])]
+        columns = [
+            check_values(column, f"column {name}", allow_nan=True) for name, column in zip(names, table.T, strict=True)
+        ]
     if not columns:
         raise DataError("The table has no columns. Pass at least one series.")
-    slots = even_slots(table.index) if timed and len(table) > 1 else None
+    counted = pd.api.types.is_numeric_dtype(rows) and not isinstance(rows, pd.RangeIndex)
+    timed = isinstance(rows, pd.DatetimeIndex) or counted
+    slots = even_slots(rows) if timed and len(rows) > 1 else None
     if slots is not None and slots[-1] == len(slots) - 1:
         slots = None
-    return Columns(names, columns if slots is None else [to_grid(c, slots) for c in columns], table.index, slots)
+    return Columns(names, columns if slots is None else [to_grid(c, slots) for c in columns], rows, slots)
 
 # %% ../../nbs/srcnn/07_detector.ipynb #66d23b24
 def _clock(index: pd.Index) -> tuple[float | None, float | None]:

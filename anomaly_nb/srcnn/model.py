@@ -81,7 +81,7 @@ def moving_mean(
     count = np.full(n, 2 * half + 1.0)
     count[: len(cut_off)] -= cut_off
     count[n - len(cut_off) :] -= cut_off[::-1]
-    mean: FloatArray = (total[2 * half + 1 :] - total[:n]) / count
+    mean: FloatArray = np.divide(total[2 * half + 1 :] - total[:n], count, out=count)
     return mean
 
 
@@ -176,20 +176,24 @@ def expectation(
     model: SeriesModel,  # what is normal
     values: FloatArray,  # (n,) NaN = missing
     phase: int,  # of the first point
-    found: Surprise,  # from `surprise`
+    found: Surprise,  # from `surprise`; its projection is overwritten, as long series fill the memory
 ) -> tuple[FloatArray, FloatArray]:  # expected value (n,) and half width of the bounds (n,), in units of the values
     "What each value should have been, and how far it may be off without an alarm."
     alarm = found.score > model.threshold
     whitened, curvature = found.whitened, float(np.mean(model.filters[:, 0] ** 2))
-    excess = whitened.projection / (2 * len(model.filters) * curvature)
-    allowed = (model.threshold**2 * found.level - whitened.energy) / curvature
-    half_width: FloatArray = np.sqrt(np.maximum(excess * excess + allowed, 0.0))
+    excess = np.divide(whitened.projection, 2 * len(model.filters) * curvature, out=whitened.projection)
+    half_width = model.threshold**2 * found.level
+    half_width -= whitened.energy
+    half_width /= curvature
+    half_width += excess * excess
+    np.sqrt(np.maximum(half_width, 0.0, out=half_width), out=half_width)
     expected = model.residual(values, phase)
     residual = expected[alarm]
     expected -= excess
+    excess = excess[alarm]
     bridge(expected, alarm)
     departure = residual - expected[alarm]
-    departure = np.where(departure * excess[alarm] > 0, departure, excess[alarm])
+    departure = np.where(departure * excess > 0, departure, excess)
     expected[alarm] = residual - departure
     ceiling = model.threshold * np.sqrt(found.level[alarm] / curvature)
     half_width[alarm] = np.minimum(ceiling, 0.99 * np.abs(departure))
@@ -217,6 +221,7 @@ def judge_points(
 ) -> dict[str, FloatArray]:  # value, expected_value, lower, upper, score, each (n,)
     "Score of each point with what was expected and what would have been allowed."
     found = surprise(model, values, phase)
+    score = rank(model, values, found.score, found.whitened.causal)
     expected, half_width = expectation(model, values, phase, found)
     upper = expected + half_width
     lower = np.subtract(expected, half_width, out=half_width)
@@ -224,7 +229,6 @@ def judge_points(
         lower.fill(-np.inf)
     if model.side == "lower":
         upper.fill(np.inf)
-    score = rank(model, values, found.score, found.whitened.causal)
     return {"value": values, "expected_value": expected, "lower": lower, "upper": upper, "score": score}
 
 # %% ../../nbs/srcnn/05_model.ipynb #d65d93a5

@@ -18,10 +18,15 @@ def average_filter(
     n: int = 3,  # points in the window, the current one included
 ) -> FloatArray:  # (n,)
     "Trailing mean; the window shrinks at the start."
-    totals = np.cumsum(values, dtype=np.float64)
-    n = min(n, len(totals))
-    means = totals.copy()
-    means[n:] -= totals[:-n]
+    array = np.asarray(values, dtype=np.float64)
+    n = min(n, len(array))
+    if n <= 8:  # a few additions are faster than a cumulative sum
+        means = array.copy()
+        for lag in range(1, n):
+            means[lag:] += array[:-lag]
+    else:
+        means = np.cumsum(array)
+        means[n:] -= means[:-n].copy()
     means[n:] /= n
     means[:n] /= np.arange(1, n + 1)
     return means
