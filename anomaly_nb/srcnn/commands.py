@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'Windows', 'TUNED_WINDOWS', 'dataset_folder', 'windows_of', 'srcnn_generate_data', 'read_windows',
-           'training_data', 'compare_with_saliency', 'srcnn_train', 'srcnn_evaluate', 'evaluate_curves', 'srcnn_detect']
+           'training_data', 'srcnn_train', 'srcnn_evaluate', 'evaluate_curves', 'srcnn_detect']
 
 # %% ../../nbs/srcnn/13_commands.ipynb #d08a2010
 import json
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +22,11 @@ import pandas as pd
 from fastcore.script import call_parse
 
 from ..core import DataError, FloatArray, atomic_path, check_values, command_line
-from ..metrics import average_precision, best_delay_f1, delay_f1
+from ..metrics import best_delay_f1, delay_f1
 from .detector import SpectralResidual
 from .microsoft import microsoft_sr
 from .season import bridge
 from .series import Curve, read_curve, read_folder
-
-if TYPE_CHECKING:
-    from anomaly_nb.srcnn.network import SRCNNNetwork
 
 # %% ../../nbs/srcnn/13_commands.ipynb #0984336d
 logger = logging.getLogger(__name__)
@@ -140,30 +136,6 @@ def training_data(
     return learn, windows_of(late, window, max(1, window // 4), seed=seed + 1_000_000, padded=True, clean=0.3)
 
 
-def compare_with_saliency(
-    network: "SRCNNNetwork",
-    held_out: Windows,  # windows and labels that were not trained on
-) -> str:  # one line for the log
-    "How well the network points at injected anomalies, beside the plain saliency."
-    import torch
-
-    from anomaly_nb.srcnn.windows import window_saliency
-
-    windows, labels = held_out
-    if not labels.any() or labels.all():
-        return "Too few windows to hold any out: the network was not compared with the plain spectral residual."
-    saliency = window_saliency(windows)
-    with torch.inference_mode():
-        probability = network(torch.from_numpy((100 * saliency).astype(np.float32))).numpy()
-    ours, plain = (average_precision(labels.ravel(), scores.ravel()) for scores in (probability, saliency))
-    verdict = "better than" if ours > plain else "NOT better than"
-    advice = "" if ours > plain else " The recipe that works: srcnn_train --recipe tuned."
-    return (
-        f"On {len(windows)} held-out windows the network is {verdict} the plain spectral residual: "
-        f"average precision {ours:.3f} against {plain:.3f}.{advice}"
-    )
-
-
 @call_parse
 def srcnn_train(
     dataset: str = "",  # Name, required: windows are read from datasets/NAME/train.json
@@ -183,9 +155,9 @@ def srcnn_train(
     "Train the published network. Example: srcnn_train --dataset mine --recipe tuned"
     import torch
 
-    from anomaly_nb.srcnn.network import SRCNNNetwork, halving, weighted_cross_entropy
+    from anomaly_nb.srcnn.network import SRCNNNetwork, compare_with_saliency, halving, weighted_cross_entropy
     from anomaly_nb.srcnn.windows import gen_set
-    from anomaly_nb.training import EveryEpochs, device_options, fit_weights, read_weights, train
+    from anomaly_nb.training import EveryEpochs, device_options, fit_weights, read_weights, train, write_weights
 
     with command_line():
         options = device_options(device)
@@ -198,6 +170,12 @@ def srcnn_train(
             raise DataError(f"optimizer is {optimizer!r}; expected adam or sgd.")
         rate = lr or {"documented": 1e-6, "tuned": 1e-3}[recipe]
         adam, sgd = partial(torch.optim.Adam, lr=rate), partial(torch.optim.SGD, lr=rate, momentum=0.9)
+
+        def keep(epoch: int) -> None:
+            target = save / f"srcnn_retry{epoch}_{window}.bin"
+            write_weights(network, target)
+            logger.info("saved %s", target)
+
         begun = time.perf_counter()
         train(
             network,
@@ -211,21 +189,12 @@ def srcnn_train(
             run={"lr": rate, "optimizer": optimizer, "load": load, "data": sha256(learn[0].tobytes()).hexdigest()},
             seed=seed,
             num_workers=min(num_workers, (os.cpu_count() or 1) - 1),
-            callbacks=[EveryEpochs(5, partial(_keep, network, save))],
+            callbacks=[EveryEpochs(5, keep)],
             **options,
         )
         seconds = time.perf_counter() - begun
         logger.info("%d epochs on %d windows took %.1f s, %.2f s each", epoch, len(learn[0]), seconds, seconds / epoch)
-        logger.info(compare_with_saliency(network.cpu(), held_out))
-
-
-def _keep(network: "SRCNNNetwork", folder: Path, epoch: int) -> None:
-    "Write a checkpoint under its documented name."
-    from anomaly_nb.training import write_weights
-
-    target = folder / f"srcnn_retry{epoch}_{network.window}.bin"
-    write_weights(network, target)
-    logger.info("saved %s", target)
+        logger.info(compare_with_saliency(network.cpu(), *held_out))
 
 # %% ../../nbs/srcnn/13_commands.ipynb #eb08ce72
 @call_parse
