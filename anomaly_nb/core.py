@@ -11,10 +11,10 @@ import inspect
 import json
 import logging
 import os
-import tempfile
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -85,19 +85,16 @@ def atomic_path(
 ) -> Iterator[Path]:  # a temporary path beside it, to be written inside the `with` block
     "Write a file whole or not at all. Raises `DataError` when the folder cannot be written or the disk is full."
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: not written ({reason}). Free some space or choose another folder.") from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #0e00788e

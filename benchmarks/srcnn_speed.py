@@ -1,5 +1,7 @@
 """Speed of the time-series detectors, in multiples of a bare Fourier transform forth and back in the same run."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,30 +75,53 @@ def stream_rows(window: int = 1440, updates: int = 20_000) -> dict[str, tuple[fl
     }
 
 
-def network_rows(window: int = 128, points: int = 20_000, looped: int = 500) -> dict[str, tuple[float, str]]:
-    "The published network over every point: one batched pass against the published loop."
+def listed_saliency(values: np.ndarray) -> np.ndarray:
+    "The saliency of one window with Python lists, as the published evaluation computes it."
+    spectrum = np.fft.fft(values)
+    amplitude = [abs(each) for each in spectrum]
+    log = [math.log(each) if each > 1e-8 else 0.0 for each in amplitude]
+    mean = [sum(log[max(0, i - 2) : i + 1]) / min(i + 1, 3) for i in range(len(log))]
+    gain = [
+        each * math.exp(one - other) / size if size > 1e-8 else 0.0
+        for each, one, other, size in zip(spectrum, log, mean, amplitude, strict=True)
+    ]
+    return np.array([abs(each) for each in np.fft.ifft(gain)])
+
+
+def network_rows(window: int = 128, points: int = 20_000, looped: int = 400) -> dict[str, tuple[float, str]]:
+    "The published network over every point, on all cores: one batched pass against loops over points."
     torch.manual_seed(0)
     network = SRCNNNetwork(window).eval()
     detector = SRCNN.from_network(network)
     values = np.random.default_rng(4).normal(size=points)
 
-    def loop(count: int) -> np.ndarray:
+    def loop(saliency: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         scores = []
         with torch.inference_mode():
-            for newest in range(window, window + count):
-                saliency = spectral_residual(extend_series(values[newest + 6 - window : newest + 1]))
-                scores.append(network(torch.tensor(100 * saliency, dtype=torch.float32)[None])[0, window - 6].item())
+            for newest in range(window, window + looped):
+                inputs = 100 * saliency(extend_series(values[newest + 6 - window : newest + 1]))
+                scores.append(network(torch.tensor(inputs, dtype=torch.float32)[None])[0, window - 6].item())
         return np.array(scores)
 
     batched = detector.decision_function(values)
-    seconds = median_seconds({"loop": lambda: loop(looped), "batch": lambda: detector.decision_function(values)}, 5)
-    difference = float(np.abs(loop(looped) - batched[window : window + looped]).max())
-    ratio = (seconds["loop"] / looped) / (seconds["batch"] / points)
-    return {"SRCNN loop / batched pass, window 128": (ratio, ">= 50"), "largest difference": (difference, "<= 1e-6")}
+    seconds = median_seconds(
+        {
+            "published": lambda: loop(listed_saliency),
+            "fast": lambda: loop(spectral_residual),
+            "batch": lambda: detector.decision_function(values),
+        },
+        5,
+    )
+    per_point = seconds["batch"] / points
+    difference = float(np.abs(loop(listed_saliency) - batched[window : window + looped]).max())
+    return {
+        "SRCNN, published loop / batched pass, window 128": (seconds["published"] / looped / per_point, ">= 50"),
+        "SRCNN, loop on fast saliency / batched pass": (seconds["fast"] / looped / per_point, ""),
+        "largest difference of the two": (difference, "<= 1e-6"),
+    }
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     rows = batch_rows() | stream_rows() | network_rows()
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "bar"]).rename_axis("what")
     table.to_csv(RESULTS / "srcnn_speed.csv", float_format="%.3g")

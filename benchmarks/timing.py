@@ -32,4 +32,4 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 def machine() -> str:
     "What the figures were measured on."
-    return f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, one thread"
+    return f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"

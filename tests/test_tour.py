@@ -1,0 +1,17 @@
+"""The tour's report: whole, self-contained, readable without network."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_quick_tour_is_one_self_contained_page(tmp_path):
+    command = Path(sys.executable).with_name("anomaly_nb_tour")
+    subprocess.run([command, "--quick", "--out", tmp_path / "report"], check=True, cwd=tmp_path)
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing may be loaded from elsewhere"
+    assert page.count("<section") == page.count("<h2>") >= 1
+    assert all('alt=""' not in tag and "alt=" in tag for tag in re.findall("<img[^>]*>", page))
+    assert "SRCNN" in page and "|x - median|" in page and "nan" not in page.lower().split("<table")[1]
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
