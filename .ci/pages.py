@@ -34,6 +34,7 @@ def read_page(path: Path) -> tuple[str, list[str]]:
         code = "".join(cell["source"])
         alternative = re.search(r'^#\| ?fig-alt: "(.*)"\n', code, re.MULTILINE)
         cell["source"] = code.replace(alternative[0], "") if alternative else code
+        cell["source"] = re.sub(r"^#\| (code-|fig-).*\n", "", cell["source"], flags=re.MULTILINE)
         if "#| echo: false" in code:  # Pandoc does not know Quarto's options
             cell["source"] = ""
         for output in cell.get("outputs", []):
