@@ -33,10 +33,8 @@ def read_page(path: Path) -> tuple[str, list[str]]:
         cell.pop("has_sd", None)
         code = "".join(cell["source"])
         alternative = re.search(r'^#\| ?fig-alt: "(.*)"\n', code, re.MULTILINE)
-        cell["source"] = code.replace(alternative[0], "") if alternative else code
-        cell["source"] = re.sub(r"^#\| (code-|fig-).*\n", "", cell["source"], flags=re.MULTILINE)
-        if "#| echo: false" in code:  # Pandoc does not know Quarto's options
-            cell["source"] = ""
+        # Pandoc does not know Quarto's options
+        cell["source"] = "" if "#| echo: false" in code else re.sub(r"(?m)^#\| (code-|fig-).*\n", "", code)
         for output in cell.get("outputs", []):
             if output["output_type"] == "execute_result":
                 output["execution_count"] = output["execution_count"] or 1

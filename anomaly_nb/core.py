@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'DataError', 'command_line', 'check_values', 'generator', 'atomic_path',
-           'Detector', 'save_state', 'load_state']
+           'Parameters', 'Detector', 'save_state', 'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
 import inspect
@@ -98,8 +98,36 @@ def atomic_path(
             temporary.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #0e00788e
-class Detector(ABC):
-    "What each detector of this library can do. Parameters are the arguments of `__init__`, kept under their own names."
+class Parameters:
+    "Arguments of `__init__`, kept as attributes of the same names."
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        "The arguments it was made with, as scikit-learn's `clone` asks for them."
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        "Change arguments before the next `fit`."
+        for name, value in params.items():
+            if name not in self.get_params():
+                known = ", ".join(self.get_params())
+                raise DataError(f"{type(self).__name__} has no parameter {name!r}; it has {known}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        params = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({params})"
+
+    def _repr_html_(self) -> str:
+        threshold = getattr(self, "threshold_", None)
+        fitted = "not fitted" if threshold is None else f"threshold {threshold:.4g}"
+        cells = ((name, escape(repr(value))) for name, value in self.get_params().items())
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
+        return f"<table><caption><b>{type(self).__name__}</b>, {fitted}</caption>{rows}</table>"
+
+# %% ../nbs/00_core.ipynb #f7e1bb46
+class Detector(Parameters, ABC):
+    "What each detector of this library can do."
 
     decision_scores_: FloatArray  # scores of the data it was fitted to
     threshold_: float  # scores above it are called anomalies
@@ -121,19 +149,6 @@ class Detector(ABC):
         "Labels `(n,)`: 1 where the score is above `threshold_`."
         self._check_fitted()
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        "The arguments it was made with, as scikit-learn's `clone` asks for them."
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        "Change arguments before the next `fit`."
-        for name, value in params.items():
-            if name not in self.get_params():
-                known = ", ".join(self.get_params())
-                raise DataError(f"{type(self).__name__} has no parameter {name!r}; it has {known}.")
-            setattr(self, name, value)
-        return self
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "threshold_"):
@@ -167,16 +182,6 @@ class Detector(ABC):
         detector = cls(**params)
         detector._restore(state)
         return detector
-
-    def __repr__(self) -> str:
-        params = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({params})"
-
-    def _repr_html_(self) -> str:
-        fitted = f"threshold {self.threshold_:.4g}" if hasattr(self, "threshold_") else "not fitted"
-        cells = ((name, escape(repr(value))) for name, value in self.get_params().items())
-        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
-        return f"<table><caption><b>{type(self).__name__}</b>, {fitted}</caption>{rows}</table>"
 
 # %% ../nbs/00_core.ipynb #b214830e
 def save_state(

@@ -178,7 +178,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
         path.write_text(json.dumps(settings, indent=1))
     return last if last.exists() else None
 
-
+# %% ../nbs/03_training.ipynb #cbe1aba4
 def train(
     network: nn.Module,  # trained in place
     loss: Loss,  # loss(network, batch) -> scalar

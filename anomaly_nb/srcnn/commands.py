@@ -74,7 +74,7 @@ def windows_of(
         raise DataError(f"No curve is longer than the window of {window} points. Choose a smaller --window.")
     return windows, labels
 
-
+# %% ../../nbs/srcnn/13_commands.ipynb #ef812e60
 @call_parse
 def srcnn_generate_data(
     dataset: str = "",  # Name, required: curves are read from datasets/NAME/train/*.csv
@@ -113,7 +113,7 @@ def read_windows(
         raise DataError(f"{path}: has windows of {windows.shape[1]} points, not {window}. Generate the data again.")
     return windows, labels
 
-
+# %% ../../nbs/srcnn/13_commands.ipynb #403cbde4
 def training_data(
     recipe: str,  # "documented" or "tuned"
     folder: Path,  # datasets/NAME
@@ -135,7 +135,7 @@ def training_data(
     learn = windows_of(early, window, step, seed=seed, padded=True, clean=0.3)
     return learn, windows_of(late, window, max(1, window // 4), seed=seed + 1_000_000, padded=True, clean=0.3)
 
-
+# %% ../../nbs/srcnn/13_commands.ipynb #adb11232
 @call_parse
 def srcnn_train(
     dataset: str = "",  # Name, required: windows are read from datasets/NAME/train.json

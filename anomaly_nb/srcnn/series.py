@@ -79,7 +79,7 @@ def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
         )
     return pd.DatetimeIndex(pd.to_datetime(stamps), name="timestamp")
 
-
+# %% ../../nbs/srcnn/00_series.ipynb #c37331fa
 def read_curve(
     file: Path | str | io.BytesIO,  # a CSV file: time, value, and perhaps a column named `label`
     name: str | None = None,  # the curve's name; None takes the file's
