@@ -176,7 +176,7 @@ def _best_windows(
     "For each spectrum: first pixel, one past the last, reason, value in σ, surprise."
     relative = relative_windows(signed)
     surprise = [
-        log_p_values(values.reshape(-1, 1), normals[:, [channel]]).reshape(values.shape)
+        log_p_values(values.astype(np.float64).reshape(-1, 1), normals[:, [channel]]).reshape(values.shape)
         for channel, values in enumerate(relative)
     ]
     for row in range(len(signed[0])):

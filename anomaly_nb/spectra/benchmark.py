@@ -110,21 +110,21 @@ def simulate_spectra(
     templates, sky = load_templates(), load_sky()
     old, young = (templates["stars"][np.isin(templates["types"], list(types))] for types in ("gk", "baf"))
     rows = np.arange(len(sky))[slice(None) if fibres is None else fibres]
-    rest, flux, ivar = templates["wavelength"], [], []
-    redshifts, ids = np.empty(n), []
+    rest, redshifts, ids = templates["wavelength"], np.empty(n), []
+    flux, ivar = np.empty((n, len(sky.wavelength))), np.empty((n, len(sky.wavelength)))
     for i in range(n):
-        random = generator(seed, i)
+        random, mixture = generator(seed, i), generator(seed, i, 1)
         redshifts[i], fibre = random.uniform(*z), rows[random.integers(len(rows))]
         if family == "observed":
-            galaxy = random.dirichlet(np.full(len(templates["galaxies"]), 0.5)) @ templates["galaxies"]
+            galaxy = mixture.dirichlet(np.full(len(templates["galaxies"]), 0.5)) @ templates["galaxies"]
         else:
-            galaxy = _stellar_mixture(old, young, random)
+            galaxy = _stellar_mixture(old, young, mixture)
         galaxy = (galaxy + _emission(rest, random)) * _reddening(rest, random.uniform(0, 0.4))
         signal = np.interp(sky.wavelength / (1 + redshifts[i]), rest, galaxy)
         scale = np.median(signal) / random.uniform(*snr) * np.sqrt(np.median(sky.ivar[fibre][~sky.mask[fibre]]))
-        flux.append(signal + random.choice([-1, 1]) * scale * sky.flux[fibre])
+        flux[i] = signal + random.choice([-1, 1]) * scale * sky.flux[fibre]
         variance = np.divide(scale**2, sky.ivar[fibre], out=np.full(len(signal), np.inf), where=~sky.mask[fibre])
-        ivar.append(1 / (variance + (0.02 * signal) ** 2))
+        ivar[i] = 1 / (variance + (0.02 * signal) ** 2)
         ids.append(f"{family}-{seed}-{i:05d}-{sky.ids[fibre]}")
     return Spectra(flux, ivar, sky.wavelength, z=redshifts, ids=ids, classes=["GALAXY"] * n)
 

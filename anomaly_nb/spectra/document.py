@@ -59,8 +59,9 @@ def reset_training_state(
 ) -> None:
     "Forget all training."
     for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
     optimizer.state.clear()
 
 # %% ../../nbs/spectra/09_document.ipynb #1186c462
@@ -69,7 +70,8 @@ def _document_loss(network: nn.Module, batch: Sequence[Tensor]) -> Tensor:
     flux, mask = batch
     change = torch.diff(flux, dim=-1, prepend=flux[..., :1]).abs()
     squares = mask * (network(flux * mask) - flux) ** 2 * (1 + 10 * change)
-    return squares.sum() / mask.sum().clamp(min=1)
+    loss: Tensor = squares.sum() / mask.sum().clamp(min=1)
+    return loss
 
 
 def train_autoencoder(
@@ -174,9 +176,11 @@ def detect_anomalous_regions(
     length = np.asarray(original_fluxes).shape[-1]
     size, regions, metadata = min(window_size, length), [], []
     anomalous = np.zeros(len(measures), bool)
-    rules = (("high_absolute_residual", measures[..., 0] > absolute, measures[..., 0]),)
-    rules += (("high_relative_residual", measures[..., 1] > relative, measures[..., 1]),)
-    rules += (("range_mismatch", mismatch, ratio),)
+    rules = [  # in the order in which reasons are named
+        ("high_absolute_residual", measures[..., 0] > absolute, measures[..., 0]),
+        ("high_relative_residual", measures[..., 1] > relative, measures[..., 1]),
+        ("range_mismatch", mismatch, ratio),
+    ]
     for row in range(len(measures)):
         flagged, found = np.zeros(length, bool), []
         for number, start in enumerate(starts):

@@ -80,8 +80,10 @@ def local_features(
     from scipy.ndimage import uniform_filter1d
 
     continuum = uniform_filter1d(reconstructions, 301, axis=1)
+    for _ in range(3):  # without the light of emission lines
+        continuum = uniform_filter1d(np.minimum(reconstructions, 1.1 * continuum), 301, axis=1)
     features = np.clip(reconstructions / np.maximum(continuum, 1e-3) - 1, -0.6, 0.6)
-    features[reconstructions > 1.3 * continuum] = 0  # emission lines
+    features[reconstructions > 1.15 * continuum] = 0  # emission lines
     _, size, shape = np.linalg.svd(features.astype(np.float64), full_matrices=False)
     length = reconstructions.shape[1]
     centres, step = np.linspace(0, length - 1, pieces, retstep=True)

@@ -16,7 +16,7 @@ from .data import LOG_STEP, Float32Array, Spectra, lattice
 
 # %% ../../nbs/spectra/02_preparation.ipynb #a12b3a3c
 REST_FIRST, REST_PIXELS = 34857, 4680  # first pixel on the lattice, number of pixels
-REST_WAVELENGTH: FloatArray = 10 ** ((REST_FIRST + np.arange(REST_PIXELS)) * LOG_STEP)  # angstrom, vacuum
+REST_WAVELENGTH: FloatArray = np.power(10.0, (REST_FIRST + np.arange(REST_PIXELS)) * LOG_STEP)  # angstrom, vacuum
 
 
 @dataclass(frozen=True)

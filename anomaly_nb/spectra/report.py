@@ -137,12 +137,12 @@ def plot_detection(
     upper.plot(REST_WAVELENGTH, np.where(seen, rest.flux[0], np.nan), lw=0.4, color="#2c7bb6", label="observed")
     upper.plot(REST_WAVELENGTH, np.where(seen, expected, np.nan), lw=0.8, color="#d7191c", label="expected")
     lower.plot(REST_WAVELENGTH, np.where(seen, residual, np.nan), lw=0.4, color="#4dac26")
-    for region in regions.itertuples():
+    spans, reasons = regions[["rest_start", "rest_end"]].to_numpy(np.float64), regions["reason"].tolist()
+    for start, end in spans:
         for ax in (upper, lower):
-            ax.axvspan(region.rest_start, region.rest_end, color="#fdae61", alpha=0.35, lw=0)
-    for region in regions[:3].itertuples():
-        middle = (region.rest_start + region.rest_end) / 2
-        lower.annotate(region.reason, (middle, 0.86), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
+            ax.axvspan(start, end, color="#fdae61", alpha=0.35, lw=0)
+    for middle, reason in zip(spans[:3].mean(axis=1), reasons[:3], strict=True):
+        lower.annotate(reason, (middle, 0.86), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
     verdict = "anomalous" if score > detector.threshold_ else "normal"
     upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, surprise {score:.1f}", fontsize=9)
     good = rest.flux[0][seen]

@@ -50,7 +50,7 @@ def window_statistics(
     return statistics
 
 # %% ../../nbs/spectra/05_scoring.ipynb #b091fa56
-_EXPONENTS = {150: 0.75, 400: 0.5}  # of the typical window, by width; 1 for all others
+_EXPONENTS = {150: 0.6, 400: 0.4}  # of the typical window, by width; 1 for all others
 
 
 def relative_windows(
