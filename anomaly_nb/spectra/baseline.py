@@ -117,6 +117,7 @@ class ResidualDetector(Detector):
         self.observed_map_, self.rest_map_ = variance_maps(residual, (rest.ivar > 0).astype(np.float32), rest.shift)
         largest = largest_windows(relative_windows(self._windows(rest, residual)))
         self.normals_ = np.sort(largest, axis=0)
+        self.gaps_ = np.sort(_gap(rest))[:, None]
         surprise = log_p_values(largest, self.normals_).max(axis=1)
         self.threshold_ = float(np.quantile(surprise, 1 - self.contamination))
 
@@ -125,7 +126,12 @@ class ResidualDetector(Detector):
         for rows in (slice(start, start + _BLOCK) for start in range(0, len(rest), _BLOCK)):
             largest = largest_windows(relative_windows(self._windows(rest[rows], residual[rows])))
             scores.append(log_p_values(largest, self.normals_).max(axis=1))
-        return np.concatenate(scores)
+        return np.maximum(np.concatenate(scores), self._foreign(rest))
+
+    def _foreign(self, rest: RestSpectra) -> FloatArray:
+        "Surprise of what is missing of the grid; 0 where no more is missing than in a normal spectrum."
+        gaps = _gap(rest)
+        return np.where(gaps > self.gaps_[-1, 0], log_p_values(gaps[:, None], self.gaps_)[:, 0], 0)
 
     def decision_function(self, X: Spectra) -> FloatArray:
         "Surprise `(n,)`: minus log10 of the smallest p-value over widths and questions."
@@ -153,14 +159,24 @@ class ResidualDetector(Detector):
         return pd.DataFrame(rows, columns=names)
 
     def detect(self, X: Spectra) -> pd.DataFrame:
-        "A row per spectrum: id, z, score, is_anomaly, and its most surprising region (observed angstrom) with reason."
+        """A row per spectrum: id, z, score, is_anomaly, and its most surprising region (observed angstrom) with reason.
+
+        The reason is "coverage" where it surprises most how little of the rest grid there is.
+        """
         table = pd.DataFrame({"id": X.ids.astype(object), "z": X.z, "score": self.decision_function(X)})
         table["is_anomaly"] = table["score"] > self.threshold_
         top = self.regions(X, most=1, surprise=0.0)[["id", "start", "end", "reason", "value"]]
-        return table.merge(top, on="id", how="left")
+        table = table.merge(top, on="id", how="left")
+        table.loc[self._foreign(to_rest_frame(X)) >= table["score"].to_numpy(), "reason"] = "coverage"
+        return table
 
 # %% ../../nbs/spectra/06_baseline.ipynb #6f24f1ee
 _BLOCK = 32  # spectra
+
+
+def _gap(rest: RestSpectra) -> FloatArray:
+    "Share of the rest grid without information, (n,)."
+    return np.asarray(1 - (rest.ivar > 0).mean(axis=1), dtype=np.float64)
 
 
 def _blocks(rest: RestSpectra) -> Iterator[tuple[RestSpectra, int]]:

@@ -74,14 +74,16 @@ def _reddening(wavelength: FloatArray, e_bv: float) -> FloatArray:
     return transmission
 
 
-def _emission(wavelength: FloatArray, random: np.random.Generator, bright: bool = False) -> FloatArray:
-    "Emission lines of one galaxy, in units of its continuum; one in five has none, unless they are to be bright."
-    sigma, strength = random.uniform(80, 250), random.choice([0.0, 1.0], p=[0.2, 0.8]) * 10 ** random.uniform(-0.9, 0.5)
-    strength = 1.0 if bright else strength
+def _emission(
+    wavelength: FloatArray, random: np.random.Generator, strength: tuple[float, float] = (1, 1), without: float = 0.0
+) -> FloatArray:
+    "Emission lines of one galaxy, Hα being `strength` high; a share of galaxies is without."
+    sigma, level = random.uniform(80, 250), np.exp(random.uniform(*np.log(strength)))
+    level *= random.uniform() > without
     factors = {name: 10 ** random.normal(0, scatter) for name, (_, _, scatter) in LINES.items()}
     total = np.zeros_like(wavelength)
     for name, (centre, mean, _) in LINES.items():
-        height = strength * mean * factors[_TIED.get(name, name)]
+        height = level * mean * factors[_TIED.get(name, name)]
         total += height * gaussian_line(wavelength, centre, sigma) * (120 / sigma)
     return total
 
@@ -103,6 +105,10 @@ def simulate_spectra(
     family: str = "observed",  # templates: "observed" galaxies or "stellar" mixtures
     z: tuple[float, float] = (0.02, 0.25),  # range of redshifts
     snr: tuple[float, float] = (6.0, 30.0),  # range of the median signal-to-noise ratio of a pixel
+    lines: tuple[float, float] = (
+        0.12,
+        3.0,
+    ),  # range of Hα's height over the continuum; one galaxy in five has no lines
 ) -> Spectra:  # on SDSS's grid; ids tell seed, number and fibre
     "Galaxies with the real noise of sky fibres. Raises `DataError` for an unknown family."
     if family not in ("observed", "stellar"):
@@ -119,12 +125,11 @@ def simulate_spectra(
             galaxy = mixture.dirichlet(np.full(len(templates["galaxies"]), 0.5)) @ templates["galaxies"]
         else:
             galaxy = _stellar_mixture(old, young, mixture)
-        galaxy = (galaxy + _emission(rest, random)) * _reddening(rest, random.uniform(0, 0.4))
+        galaxy = (galaxy + _emission(rest, random, lines, without=0.2)) * _reddening(rest, random.uniform(0, 0.4))
         signal = np.interp(sky.wavelength / (1 + redshifts[i]), rest, galaxy)
         scale = np.median(signal) / random.uniform(*snr) * np.sqrt(np.median(sky.ivar[fibre][~sky.mask[fibre]]))
         flux[i] = signal + random.choice([-1, 1]) * scale * sky.flux[fibre]
-        variance = np.divide(scale**2, sky.ivar[fibre], out=np.full(len(signal), np.inf), where=~sky.mask[fibre])
-        ivar[i] = 1 / (variance + (0.02 * signal) ** 2)
+        ivar[i] = sky.ivar[fibre] / scale**2
         ids.append(f"{family}-{seed}-{i:05d}-{sky.ids[fibre]}")
     return Spectra(flux, ivar, sky.wavelength, z=redshifts, ids=ids, classes=["GALAXY"] * n)
 
@@ -185,7 +190,7 @@ def _inject(
         return flux, [(wavelength[start], wavelength[start + width])]
     if kind == "absent":
         z = float(spectra.z[row])
-        flux += max(level, 15 * sigma) * _emission(wavelength / (1 + z), random, bright=True)
+        flux += max(level, 15 * sigma) * _emission(wavelength / (1 + z), random)
         for low, high in _spans([LINES[name][0] * (1 + z) for name in ("Hβ", "[O III] 5008", "Hα")], 700):
             inside = (wavelength > low) & (wavelength < high)
             around = (wavelength > low - 40) & (wavelength < high + 40) & ~inside & good
