@@ -15,7 +15,7 @@ import torch
 
 from anomaly_nb.core import generator
 from anomaly_nb.metrics import roc_auc
-from anomaly_nb.spectra import KINDS, SpectrumDetector, SpectrumPCA, Spectra, inject_anomalies, simulate_spectra
+from anomaly_nb.spectra import KINDS, Spectra, SpectrumDetector, SpectrumPCA, inject_anomalies, simulate_spectra
 from anomaly_nb.spectra.baseline import ResidualDetector
 
 RESULTS = Path(__file__).parent / "results"

@@ -6,6 +6,7 @@
 __all__ = ['MaskedSpanAutoencoder', 'HiddenSpans', 'hidden_span_loss', 'train_network', 'reconstruct']
 
 # %% ../../nbs/spectra/07_network.ipynb #c29ef9bb
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def train_network(
         epochs=rounds,
         batch_size=batch_size,
         optimizer=partial(torch.optim.Adam, lr=learning_rate),
-        schedule=lambda epoch: 0.5 * (1 + np.cos(np.pi * min(epoch / rounds, 1))) + 1e-3,
+        schedule=lambda epoch: 0.5 * (1 + math.cos(math.pi * min(epoch / rounds, 1))) + 1e-3,
         folder=folder,
         seed=seed,
         accelerator="cpu",
