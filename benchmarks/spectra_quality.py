@@ -24,13 +24,13 @@ SEEDS = (1, 2, 3, 4, 5)
 
 def judged(detector: ResidualDetector, normal: Spectra, odd: Spectra, truth: pd.DataFrame) -> dict[str, float]:
     "AUC of all kinds and of each, false positives, and how often the top region overlaps the truth."
-    below, above = detector.decision_function(normal), detector.decision_function(odd)
+    top = detector.detect(odd).set_index("id")
+    below, above = detector.decision_function(normal), top["score"].to_numpy()
     kinds = truth.drop_duplicates("id").set_index("id")["kind"].loc[odd.ids].to_numpy()
 
     def auc(scores: np.ndarray) -> float:
         return roc_auc(np.repeat([0, 1], [len(below), len(scores)]), np.concatenate([below, scores]))
 
-    top = detector.detect(odd).set_index("id")
     hits = truth.apply(lambda t: t["start"] < top.loc[t["id"], "end"] and t["end"] > top.loc[t["id"], "start"], axis=1)
     found = hits.groupby(truth["id"]).any().loc[odd.ids].to_numpy()
     row = {"all": auc(above)} | {kind: auc(above[kinds == kind]) for kind in KINDS}

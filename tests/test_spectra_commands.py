@@ -60,9 +60,10 @@ def test_resume_gives_the_same(model, night, tmp_path):
 
 
 def test_errors_are_one_line(model, tmp_path):
-    code = "from anomaly_nb.spectra.commands import spectra_detect; spectra_detect()"
+    script = tmp_path / "spectra_detect.py"
+    script.write_text("from anomaly_nb.spectra.commands import spectra_detect\n\nspectra_detect()\n")
     arguments = ["nowhere", "--model", str(model), "--out", str(tmp_path / "out")]
-    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.splitlines()[-1].startswith("error: nowhere: no .fits, .npz or .csv")
     assert "Traceback" not in run.stderr
     with pytest.raises(SystemExit, match="no trained detector here"):

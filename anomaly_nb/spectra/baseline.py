@@ -30,6 +30,7 @@ from anomaly_nb.spectra.scoring import (
 
 # %% ../../nbs/spectra/06_baseline.ipynb #e133d6c5
 _DIRECTIONS = 6  # in which a new population may differ from the model
+_MARGIN = 0.1  # of the grid that may be missing on top of the largest gap of a normal spectrum
 
 
 class ResidualDetector(Detector):
@@ -129,9 +130,9 @@ class ResidualDetector(Detector):
         return np.maximum(np.concatenate(scores), self._foreign(rest))
 
     def _foreign(self, rest: RestSpectra) -> FloatArray:
-        "Surprise of what is missing of the grid; 0 where no more is missing than in a normal spectrum."
+        "Surprise of what is missing of the grid; 0 where hardly more is missing than in some normal spectrum."
         gaps = _gap(rest)
-        return np.where(gaps > self.gaps_[-1, 0], log_p_values(gaps[:, None], self.gaps_)[:, 0], 0)
+        return np.where(gaps > self.gaps_[-1, 0] + _MARGIN, log_p_values(gaps[:, None], self.gaps_)[:, 0], 0)
 
     def decision_function(self, X: Spectra) -> FloatArray:
         "Surprise `(n,)`: minus log10 of the smallest p-value over widths and questions."
