@@ -172,7 +172,7 @@ class ResidualDetector(Detector):
         return table
 
 # %% ../../nbs/spectra/06_baseline.ipynb #6f24f1ee
-_BLOCK = 32  # spectra
+_BLOCK = 64  # spectra
 
 
 def _gap(rest: RestSpectra) -> FloatArray:
@@ -181,7 +181,7 @@ def _gap(rest: RestSpectra) -> FloatArray:
 
 
 def _blocks(rest: RestSpectra) -> Iterator[tuple[RestSpectra, int]]:
-    "Blocks of 32 spectra, the last one filled up by repetition, and how many of each count."
+    "Blocks of 64 spectra, the last one filled up by repetition, and how many of each count."
     for start in range(0, len(rest), _BLOCK):
         rows = np.minimum(np.arange(start, start + _BLOCK), len(rest) - 1)
         yield rest[rows], min(_BLOCK, len(rest) - start)

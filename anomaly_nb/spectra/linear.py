@@ -22,8 +22,7 @@ def _symmetric(products: Float32Array, k: int) -> FloatArray:
 
 def _pairs(rows: Float32Array) -> Float32Array:
     "Products of all pairs of rows, (k (k + 1) / 2, L)."
-    upper = np.triu_indices(len(rows))
-    return np.asarray(rows[upper[0]] * rows[upper[1]], dtype=np.float32)
+    return np.concatenate([rows[i] * rows[i:] for i in range(len(rows))])
 
 
 def solve_coefficients(

@@ -7,8 +7,6 @@ __all__ = ['WIDTHS', 'CHANNELS', 'CLIP', 'window_starts', 'window_statistics', '
            'log_p_values', 'variance_maps', 'observed_rows']
 
 # %% ../../nbs/spectra/05_scoring.ipynb #91713f9a
-import warnings
-
 import numpy as np
 
 from ..core import FloatArray, IntArray
@@ -36,17 +34,17 @@ def window_statistics(
 ) -> list[Float32Array]:  # for each of `CHANNELS` the statistic (n, windows) in σ
     "Scatter and lean of all windows of all widths; a width beyond L is cut to L."
     clipped = np.clip(residual, -CLIP, CLIP)
-    totals = np.zeros((3, len(residual), residual.shape[1] + 1))
+    totals = np.zeros((3, len(residual), residual.shape[1] + 1))  # float64: sums of squares grow long
     for total, values in zip(totals, (good, clipped**2, clipped), strict=True):
         np.cumsum(values, axis=1, out=total[:, 1:])
     statistics = []
     for width in (min(width, residual.shape[1]) for width in WIDTHS):
         starts = window_starts(width, residual.shape[1])
-        count, squares, lean = totals[:, :, starts + width] - totals[:, :, starts]
+        count, squares, lean = (totals[:, :, starts + width] - totals[:, :, starts]).astype(np.float32)
         asked = count >= max(width / 2, 3)
         count = np.maximum(count, 1)
-        for values in ((squares - count) / np.sqrt(2 * count), lean / np.sqrt(count)):
-            statistics.append(np.where(asked, values, 0).astype(np.float32))
+        size = np.where(asked, 1 / np.sqrt(count), np.float32(0))
+        statistics += [(squares - count) * size * np.float32(np.sqrt(0.5)), lean * size]
     return statistics
 
 # %% ../../nbs/spectra/05_scoring.ipynb #b091fa56
@@ -60,10 +58,10 @@ def relative_windows(
     relative = []
     for (width, _), values in zip(CHANNELS, statistics, strict=True):
         size = np.abs(values)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # where no window was asked there is no median
-            typical = np.nan_to_num(np.nanmedian(np.where(size > 0, size, np.nan), axis=1)) / 0.6745
-        relative.append(size / np.maximum(typical, 1)[:, None].astype(np.float32) ** _EXPONENTS.get(width, 1))
+        ranked, silent = np.sort(size, axis=1), (size == 0).sum(axis=1)  # windows that were not asked come first
+        middle = np.minimum((silent + size.shape[1]) // 2, size.shape[1] - 1)
+        typical = ranked[np.arange(len(size)), middle] / 0.6745
+        relative.append(size / np.maximum(typical, 1)[:, None] ** _EXPONENTS.get(width, 1))
     return relative
 
 
