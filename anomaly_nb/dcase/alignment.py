@@ -40,13 +40,12 @@ def folded(
 ) -> FloatArray:  # (n_mels, width); columns without any frame hold their row's mean
     "Average the frames that belong to the same column."
     used = columns >= 0
-    total = np.zeros((width, len(picture)))
-    np.add.at(total, columns[used], picture.T[used])
+    result: FloatArray = np.zeros((len(picture), width))
+    np.add.at(result.T, columns[used], picture.T[used])
     count = np.bincount(columns[used], minlength=width)
-    empty = count == 0
-    total[~empty] /= count[~empty, None]
-    total[empty] = picture.mean(axis=1)
-    return total.T
+    np.divide(result, np.maximum(count, 1), out=result)
+    result[:, count == 0] = picture.mean(axis=1, keepdims=True)
+    return result
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,9 @@ class Unaligned:
 # %% ../../nbs/dcase/03_alignment.ipynb #de9c8ac8
 def _coarse(picture: Audio, bands: int = 8) -> FloatArray:
     "Levels `(bands, T)` without their means over time."
-    levels = np.stack([part.mean(axis=0) for part in np.array_split(picture, bands)]).astype(np.float64)
-    return levels - levels.mean(axis=1, keepdims=True)
+    levels: FloatArray = np.stack([part.mean(axis=0, dtype=np.float64) for part in np.array_split(picture, bands)])
+    levels -= levels.mean(axis=1, keepdims=True)
+    return levels
 
 
 def cycle_period(

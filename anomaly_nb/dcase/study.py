@@ -45,7 +45,7 @@ class Group:
         self._columns, self._surprise = list[Audio](), list[float]()
 
     def add(self, pictures: Audio, clips: Audio, surprise: Sequence[float]) -> None:
-        "Take in aligned pictures `(b, n_mels, width)`, the clips as they are `(b, n_mels, T)`, and their pauses' scores."
+        "Take in aligned pictures `(b, n_mels, width)`, unaligned ones `(b, n_mels, T)`, and their pauses' scores."
         self.moments.add(pictures)
         if self.reference is not None and self.histogram is not None:
             self.distance += np.abs(pictures - self.reference.moments.mean).sum(axis=0)
@@ -215,9 +215,9 @@ class MachineStudy:
         row = self.row()
         text = (
             f"{row['anomaly']} broken clips differ by {self.threshold:g} {self.unit} or more in {row['region']:.1%} "
-            f"of the bins (held-out normal clips: {row['control_region']:.1%}). The band at {row['top_band_hz']:,.0f} Hz "
-            f"changes most: {row['change']:+.1f} {self.unit} (95 % interval {row['low']:+.1f} to {row['high']:+.1f}), "
-            f"AUC {row['band_auc']:.2f}."
+            f"of the bins (held-out normal clips: {row['control_region']:.1%}). "
+            f"The band at {row['top_band_hz']:,.0f} Hz changes most: {row['change']:+.1f} {self.unit} "
+            f"(95 % interval {row['low']:+.1f} to {row['high']:+.1f}), AUC {row['band_auc']:.2f}."
         )
         if len(self.patches):
             first = self.patches.iloc[0]
