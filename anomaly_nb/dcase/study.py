@@ -8,7 +8,6 @@ __all__ = ['logger', 'ALIGN', 'View', 'Group', 'MachineStudy', 'StudyReport', 'S
 # %% ../../nbs/dcase/04_study.ipynb #96f74f09
 import base64
 import io
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import soundfile
 from scipy import ndimage
 
-from ..audio import HTK, Audio, LogMel
+from ..audio import HTK, Audio, LogMel, read_audio
 from ..core import BoolArray, DataError, FloatArray, atomic_path
 from .alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
 from .data import Clip, DCASEFolder, spectrogram_batches
@@ -286,6 +286,14 @@ def _image(figure: "Figure", name: str) -> str:
     return f"<img alt='{escape(name)}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
 
+def _player(clip: Clip, seconds: float = 4.0) -> str:
+    "The beginning of a recording as an HTML player that needs no file."
+    audio, buffer = read_audio(clip.path), io.BytesIO()
+    soundfile.write(buffer, audio[: int(seconds * 16000)], 16000, format="OGG")
+    sound = base64.b64encode(buffer.getvalue()).decode()
+    return f"{escape(clip.path.name)} <audio controls src='data:audio/ogg;base64,{sound}'></audio>"
+
+
 @dataclass
 class StudyReport:
     "The results for all machines of a folder."
@@ -341,6 +349,9 @@ class StudyReport:
             chosen = [machine for machine in self.machines if machine.machine_type == machine_type]
             for machine, sentence in zip(chosen, sentences, strict=True):
                 parts += [f"<p>{escape(sentence)}</p>", _image(machine.figure(), machine.machine_id)]
+                for label in (0, 1):
+                    clips = self.folder.select(machine_type, "test", machine.machine_id, label)
+                    parts += [f"<p>{_player(clip)}</p>" for clip in clips[:1]]
         return "\n".join(parts) + "</html>\n"
 
     def _repr_html_(self) -> str:
