@@ -198,7 +198,8 @@ def log_mel(
             f"Sound of shape {samples.shape}: expected (n,) or (b, n) with n > {recipe.n_fft // 2} samples."
         )
     batch = samples[None] if samples.ndim == 1 else samples
-    decibels = _mel_power(batch, recipe)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused in the next line
+        decibels = _mel_power(batch, recipe)
     if not np.isfinite(decibels.sum()):
         raise DataError("The sound holds NaN or absurdly large samples. Clean it first.")
     (np.add if recipe.add_floor else np.maximum)(decibels, recipe.floor, out=decibels)

@@ -1,4 +1,4 @@
-"""What the machine-sound chapter costs: log-mel beside librosa and a bare FFT, memory of the study and of a codebook."""
+"""Costs of the machine-sound chapter: log-mel beside librosa and a bare FFT, memory of the study and of a codebook."""
 
 import os
 import resource

@@ -388,9 +388,10 @@ class SpectrogramStudy:
     ) -> StudyReport:  # results for all machines that have both labels
         "Study all machines. Raises `DataError` if there is none with training, normal and broken clips."
         machines, notes = list[MachineStudy](), list[str]()
-        unusable = int((~self.folder.clips["usable"]).sum())
+        problems = self.folder.problems
+        unusable = problems.loc[problems["serious"] & problems["place"].str.endswith(".wav"), "place"].nunique()
         if unusable:
-            notes.append(f"{unusable} clips are not usable and take no part; the table below says why.")
+            notes.append(f"{unusable} clips are not usable and take no part; the table of problems says why.")
         table = self.folder.counts()
         for (machine_type, machine_id), counts in zip(table.index.tolist(), table.to_dict("records"), strict=True):
             kinds = ("train", "normal", "anomaly")

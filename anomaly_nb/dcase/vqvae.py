@@ -64,7 +64,7 @@ class Codebook(nn.Module):
         self.counts.mul_(self.decay).add_(chosen, alpha=1 - self.decay)
         summed = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
         self.sums.mul_(self.decay).add_(summed, alpha=1 - self.decay)
-        dead = (self.counts < 0.02 * self.counts.mean()) & (chosen == 0)
+        dead = (self.counts < 0.05 * self.counts.mean()) & (chosen == 0)
         if dead.any():
             where = torch.randint(len(vectors), (int(dead.sum()),), device=vectors.device)
             self.counts[dead] = self.counts.mean()
