@@ -148,7 +148,7 @@ class LogMel:
     def __call__(self, audio: npt.ArrayLike) -> Audio:
         return log_mel(audio, self)
 
-
+# %% ../nbs/04_audio.ipynb #d2772217
 HTK = LogMel()
 SLANEY = LogMel(scale="slaney", pad_mode="constant", floor=float(np.finfo(float).eps), add_floor=True, top_db=None)
 
@@ -162,7 +162,7 @@ def _blocks(bank: Audio, parts: int = 8) -> list[tuple[slice, slice, Audio]]:
         blocks.append((slice(int(bands[0]), int(bands[-1]) + 1), bins, np.ascontiguousarray(bank[bands, bins].T)))
     return blocks
 
-
+# %% ../nbs/04_audio.ipynb #7b313317
 def _mel_power(audio: Audio, recipe: LogMel) -> Audio:
     "Power `(b, n_mels, T)` of sound `(b, n)`."
     total, size = recipe.frames(audio.shape[1]), recipe.n_fft // 2 + 1
@@ -186,7 +186,7 @@ def _mel_power(audio: Audio, recipe: LogMel) -> Audio:
             out[:, start : start + n] = bands[:n].T
     return result
 
-
+# %% ../nbs/04_audio.ipynb #c75cb801
 def log_mel(
     audio: npt.ArrayLike,  # (n,) or (b, n) samples at the recipe's rate
     recipe: LogMel = HTK,  # all switches

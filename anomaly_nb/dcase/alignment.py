@@ -150,7 +150,7 @@ def _rises(picture: Audio) -> FloatArray:
     rises[:, -1] = 0
     return rises
 
-
+# %% ../../nbs/dcase/03_alignment.ipynb #500f7855
 def _split(heights: FloatArray) -> tuple[float, float]:
     "The level that splits numbers into the two most distinct groups, and the share of variance that it explains."
     ranked = np.sort(heights)
@@ -160,7 +160,7 @@ def _split(heights: FloatArray) -> tuple[float, float]:
     best = int(np.argmax(between))
     return float((ranked[best] + ranked[best + 1]) / 2), float(between[best] / max(ranked.var(), 1e-12))
 
-
+# %% ../../nbs/dcase/03_alignment.ipynb #a3ed2854
 @dataclass(frozen=True)
 class Events:
     "Machines that click: finds the clicks; columns are the time around the first click of a group."
@@ -274,7 +274,7 @@ class Intervals:
             "longest_pause_s": float(pauses.max()),
         }
 
-
+# %% ../../nbs/dcase/03_alignment.ipynb #3d06c287
 def _pauses(events: IntArray) -> FloatArray:
     "Logarithms of successive pauses, `(n, 2)`."
     logs = np.log(np.maximum(np.diff(events), 1).astype(np.float64))

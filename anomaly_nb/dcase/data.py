@@ -99,7 +99,7 @@ def _audio_notes(place: str, info: AudioInfo, sample_rate: int) -> Iterator[Prob
     if info.channels > 1:
         yield Problem(place, f"{info.channels} channels", "the first is used", False)
 
-
+# %% ../../nbs/dcase/00_data.ipynb #d0cf3258
 def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[dict[str, Any]], list[Problem]]:
     "Clips and problems of one type: names and headers."
     clips, problems = list[dict[str, Any]](), list[Problem]()
@@ -132,7 +132,7 @@ def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[dict[st
             )
     return clips, problems
 
-
+# %% ../../nbs/dcase/00_data.ipynb #2a730c97
 def _length_problems(clips: pd.DataFrame, root: Path) -> Iterator[Problem]:
     "Clips that are not as long as most of their type."
     for machine_type, group in clips.groupby("machine_type"):
@@ -143,7 +143,7 @@ def _length_problems(clips: pd.DataFrame, root: Path) -> Iterator[Problem]:
             what = f"{samples} samples, most of {machine_type} have {usual}"
             yield Problem(str(path.relative_to(root)), what, remedy, short)
 
-
+# %% ../../nbs/dcase/00_data.ipynb #926d0da3
 def _label_problems(clips: pd.DataFrame) -> Iterator[Problem]:
     "Machines whose training or test clips are missing."
     for machine, group in clips.groupby(clips["machine_type"] + " " + clips["machine_id"]):
@@ -154,7 +154,7 @@ def _label_problems(clips: pd.DataFrame) -> Iterator[Problem]:
             if len(test) and not (test == label).any():
                 yield Problem(place, f"no {name} test clip", "no AUC and no control for this machine", True)
 
-
+# %% ../../nbs/dcase/00_data.ipynb #35d71936
 def _count_problems(clips: pd.DataFrame, machine_type: str) -> Iterator[Problem]:
     "Where the numbers of clips differ from the official development set."
     train, test = OFFICIAL_COUNTS.get(machine_type, (0, {}))
@@ -312,7 +312,7 @@ class DCASE2020Task2LogMelDataset(Dataset[tuple[torch.Tensor, int, str]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
         return self.data[index], 0, self.machine_ids[index]
 
-
+# %% ../../nbs/dcase/00_data.ipynb #a824b681
 class DCASE2020Task2TestDataset(Dataset[tuple[torch.Tensor, int, str]]):
     "Test clips of a type: `(spectrogram (1, n_mels, target_T), label, machine_id)`, read when asked for."
 

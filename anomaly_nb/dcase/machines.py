@@ -131,7 +131,7 @@ def _fan(scene: Scene) -> Sound:
         extra = _tones(phase, {1: 1.0, 2: 0.6})
     return (tones + 1.2 * air).astype(np.float32), extra
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #c7e81428
 def _pump(scene: Scene) -> Sound:
     fixed = scene.fixed(0)
     rotation, vanes = fixed.choice([25.0, 30.0]) * fixed.uniform(0.96, 1), int(fixed.integers(5, 8))
@@ -180,7 +180,7 @@ def _slider(scene: Scene) -> Sound:
         extra = _tones(wobble, {1: 1.0, 1.5: 0.4}) * on
     return motor + belt.astype(np.float32) + stops, extra
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #90768256
 def _valve(scene: Scene) -> Sound:
     fixed = scene.fixed(0)
     hold, ring, puff = fixed.uniform(0.18, 0.3), fixed.uniform(2000, 4500), fixed.uniform(2500, 4500)
@@ -218,7 +218,7 @@ def _toy_car(scene: Scene) -> Sound:
         extra = _ring(_blows(scene.samples, _turns(phase)), strike, 0.002)
     return (sound + 0.5 * motor).astype(np.float32), extra
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #009cf2d6
 def _toy_conveyor(scene: Scene) -> Sound:
     fixed = scene.fixed(0)
     rollers, motor, knock = fixed.uniform(3, 6), fixed.uniform(110, 180), fixed.uniform(500, 1200)
@@ -245,7 +245,7 @@ def _toy_conveyor(scene: Scene) -> Sound:
         extra = scene.noise(4, _band(scrape, 6500)) * envelope
     return sound.astype(np.float32), extra
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #6401aa91
 _SOURCES: dict[str, Callable[[Scene], Sound]] = {
     "ToyCar": _toy_car,
     "ToyConveyor": _toy_conveyor,
@@ -279,7 +279,7 @@ def _response(scene: Scene) -> npt.NDArray[np.complex64]:
     echo[0] = 1
     return np.asarray(gain * fft.rfft(echo), np.complex64)
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #3d7994c7
 def _factory(scene: Scene) -> Audio:
     "Hum, rumble and random bursts, root mean square about 1."
     random = scene.random(10)
@@ -297,7 +297,7 @@ def _factory(scene: Scene) -> Audio:
         part += random.uniform(0.5, 2.0) * ringing[: len(part)] / max(float(ringing.std()), 1e-6)
     return noise
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #cc777296
 class Rendering(NamedTuple):
     "A clip with its counterfactual and the truth about its fault."
 
@@ -311,7 +311,7 @@ class Rendering(NamedTuple):
         "Bins changed by 3 dB or more."
         return np.abs(self.gain) >= 3
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #c6cec3b2
 _OPEN: LogMel = replace(HTK, top_db=None)
 
 

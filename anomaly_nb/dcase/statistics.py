@@ -83,7 +83,7 @@ class BinHistogram:
             self.counts[self._rows, step] += 1
         self.total += len(batch)
 
-
+# %% ../../nbs/dcase/02_statistics.ipynb #09e72ed0
 def bin_auc(
     normal: BinHistogram,  # of normal clips
     anomaly: BinHistogram,  # of anomalous clips, with the same steps
@@ -102,7 +102,7 @@ def bin_auc(
     shape = normal.low.shape
     return (auc / (n * m)).reshape(shape), (2 * norm.sf(np.abs(z))).reshape(shape)
 
-
+# %% ../../nbs/dcase/02_statistics.ipynb #4d74ac0e
 def significant(
     p: FloatArray,  # p-values, any shape
     share: float = 0.05,  # of false discoveries among the marked

@@ -103,7 +103,7 @@ def _patches(shrunken: FloatArray, auc: FloatArray, recipe: LogMel, threshold: f
     table = pd.DataFrame(rows, columns=names)
     return table.sort_values("bins", ascending=False, ignore_index=True)
 
-
+# %% ../../nbs/dcase/04_study.ipynb #a9dcfca5
 @dataclass
 class MachineStudy:
     "The results for one machine. Maps are `(n_mels, width)`; times are those of the aligner."
@@ -285,7 +285,7 @@ def _image(figure: "Figure", name: str) -> str:
     figure.savefig(buffer, format="png")
     return f"<img alt='{escape(name)}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
-
+# %% ../../nbs/dcase/04_study.ipynb #c84eb8b5
 def _player(clip: Clip, seconds: float = 4.0) -> str:
     "The beginning of a recording as an HTML player that needs no file."
     audio, buffer = read_audio(clip.path), io.BytesIO()
@@ -293,7 +293,7 @@ def _player(clip: Clip, seconds: float = 4.0) -> str:
     sound = base64.b64encode(buffer.getvalue()).decode()
     return f"{escape(clip.path.name)} <audio controls src='data:audio/ogg;base64,{sound}'></audio>"
 
-
+# %% ../../nbs/dcase/04_study.ipynb #e661dc37
 @dataclass
 class StudyReport:
     "The results for all machines of a folder."
