@@ -18,10 +18,6 @@ from ..core import DataError, atomic_path, command_line
 from .data import OFFICIAL_COUNTS, DCASEFolder, unpack_motor
 from .machines import MACHINE_TYPES
 from .machines import synthesize_machines as synthesize
-from .masks import MaskPrior
-from .study import SpectrogramStudy
-from .vqvae import study_residuals, train_vqvae
-from ..training import device_options
 
 # %% ../../nbs/dcase/08_commands.ipynb #23350cb9
 logger = logging.getLogger(__name__)
@@ -95,6 +91,9 @@ def dcase_train_vqvae(
     checkpoints: Path | None = None,  # Default: checkpoints/small, or checkpoints for the full network
 ) -> None:
     "Train a VQ-VAE on a type's normal clips: stage1/TYPE/stage1_TYPE_best.pt under the checkpoint folder."
+    from anomaly_nb.dcase.vqvae import train_vqvae
+    from anomaly_nb.training import device_options
+
     with command_line():
         folder = checkpoints or Path("checkpoints") / ("" if preset == "full" else preset)
         options = device_options(device)
@@ -104,14 +103,18 @@ def dcase_train_vqvae(
 # %% ../../nbs/dcase/08_commands.ipynb #3bb70233
 @call_parse
 def dcase_study(
-    root: Path | None = None,  # DCASE layout (default: the bundled recordings of a motor)
+    root: str,  # DCASE layout, or the word motor for the bundled recordings of one
     types: str = "",  # Machine types, separated by commas (default: all)
     out: Path = Path("study"),  # Folder for the results
     checkpoints: Path = Path("checkpoints/small"),  # Trained networks, if there are any
 ) -> None:
     "Where do broken machines sound different? study.html, study.csv, maps/, priors/ and residuals/ in OUT."
+    from anomaly_nb.dcase.masks import MaskPrior
+    from anomaly_nb.dcase.study import SpectrogramStudy
+    from anomaly_nb.dcase.vqvae import study_residuals
+
     with command_line(), tempfile.TemporaryDirectory() as folder:
-        source = unpack_motor(folder) if root is None else root
+        source = unpack_motor(folder) if root == "motor" and not Path(root).exists() else Path(root)
         report = SpectrogramStudy(source, _names(types)).run(out)
         for machine_type, sentences in report.summaries().items():
             logger.info("%s\n%s", machine_type, "\n".join(f"- {sentence}" for sentence in sentences))

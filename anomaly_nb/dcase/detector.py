@@ -225,7 +225,7 @@ def official_table(
         rows += [*own, {"type": machine_type, "id": "average", **average}]
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/dcase/07_detector.ipynb #1b0aaa6c
 def baseline_table() -> pd.DataFrame:  # type, id, auc, pauc
     "The official baseline's published results on the development set."
     rows = []
@@ -235,7 +235,7 @@ def baseline_table() -> pd.DataFrame:  # type, id, auc, pauc
         rows += [*own, {"type": machine_type, "id": "average", **average}]
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/dcase/07_detector.ipynb #e426f4f8
 def evaluate_detector(
     folder: DCASEFolder,  # training and test clips
     make: Callable[[str], Detector],  # machine type -> a detector to be fitted

@@ -37,7 +37,7 @@ class Patch:
     sign: int  # 1 = louder, -1 = quieter
     db: float  # mean change
 
-
+# %% ../../nbs/dcase/06_masks.ipynb #d173d3f6
 @dataclass(frozen=True)
 class MaskPrior:
     "Where anomalies of one type of machine show."
@@ -111,14 +111,14 @@ class MaskPrior:
             drawn.append(Patch(low, bands, min(frames, self.frames), patch.sign, patch.db))
         return drawn
 
-
+# %% ../../nbs/dcase/06_masks.ipynb #2de448c9
 def _period(machine: MachineStudy, frames: int) -> float:
     "Frames after which a machine repeats itself, 0 if it does not."
     if isinstance(machine.aligner, Cycle):
         return machine.aligner.period
     return float(machine.aligner.width) if isinstance(machine.aligner, Events) else 0.0
 
-
+# %% ../../nbs/dcase/06_masks.ipynb #81fc2af1
 def _patches_of(machine: MachineStudy, frames: int, smallest: int) -> list[Patch]:
     "Patches of one machine that are large enough; those over nearly all columns last the whole clip."
     found, width = list[Patch](), machine.aligner.width
@@ -147,7 +147,7 @@ def _draw_patches(prior: MaskPrior, shape: tuple[int, int], random: np.random.Ge
             mask[rows, max(start, 0) : max(start + patch.frames, 0)] = True
     return mask
 
-
+# %% ../../nbs/dcase/06_masks.ipynb #59378f1d
 class AudioSpecificStrategy:
     "Masks of bands over segments of time."
 
@@ -229,7 +229,7 @@ def patch_features(
     ]
     return np.array(rows, np.float64).reshape(-1, 4)
 
-
+# %% ../../nbs/dcase/06_masks.ipynb #e7457625
 def mask_patches(
     masks: BoolArray,  # (n, n_mels, T)
 ) -> list[Patch]:  # connected parts of all masks; their sign is unknown and taken as 1
@@ -243,7 +243,7 @@ def mask_patches(
             found.append(Patch(mels.start, mels.stop - mels.start, columns.stop - columns.start, 1, 0.0))
     return found
 
-
+# %% ../../nbs/dcase/06_masks.ipynb #517e96b7
 def energy_test(
     first: npt.ArrayLike,  # (n, d) points
     second: npt.ArrayLike,  # (m, d) points

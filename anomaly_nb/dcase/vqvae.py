@@ -37,7 +37,7 @@ def nearest_codes(
     parts = [torch.addmm(offsets, part, codebook.T, alpha=-2).argmin(dim=1) for part in torch.split(vectors, rows)]
     return torch.cat(parts)
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #cbadb6ad
 class Codebook(nn.Module):
     "Replaces vectors by the nearest of `entries` entries, which follow the data in training."
 
@@ -123,7 +123,7 @@ class Residual(nn.Module):
             x = x + layer(x)
         return F.relu(x)
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #b63da8d1
 class Encoded(NamedTuple):
     "Both layers, before and after quantisation."
 
@@ -136,7 +136,7 @@ class Encoded(NamedTuple):
     perplexity_bot: Tensor
     perplexity_top: Tensor
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #d206de40
 class VQ_VAE_2Layer(nn.Module):
     "Vector-quantised autoencoder in two layers for `(b, 1, n_mels, T)`; both sizes multiples of 8."
 
@@ -228,14 +228,14 @@ class Pieces(Dataset[Tensor]):
         clip, piece = divmod(index, self.per_clip)
         return self.data[clip, :, :, piece * self.frames : (piece + 1) * self.frames]
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #7cce93ee
 def vqvae_loss(network: nn.Module, batch: Tensor) -> Tensor:
     "Squared error of the reconstruction plus the losses of both codebooks."
     loss_bot, loss_top, rebuilt, *_ = network(batch)
     total: Tensor = loss_bot + loss_top + F.mse_loss(rebuilt, batch)
     return total
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #69672291
 class _KeepBest(Callback):
     "Remembers the weights with the lowest validation loss."
 
@@ -248,7 +248,7 @@ class _KeepBest(Callback):
             self.loss, self.epoch = loss, trainer.current_epoch + 1
             self.weights = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #19239c00
 def checkpoint_path(
     checkpoints: Path | str,  # folder of all checkpoints
     machine_type: str,  # e.g. "fan"
@@ -256,7 +256,7 @@ def checkpoint_path(
     "`<checkpoints>/stage1/<type>/stage1_<type>_best.pt`"
     return Path(checkpoints) / "stage1" / machine_type / f"stage1_{machine_type}_best.pt"
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #fb21e288
 def train_vqvae(
     root: Path | str,  # DCASE layout
     machine_type: str,  # which type
@@ -339,7 +339,7 @@ class Rebuilder:
         residual: Audio = np.abs(spectrograms - self.rebuild(spectrograms))
         return residual
 
-
+# %% ../../nbs/dcase/05_vqvae.ipynb #836ebfb6
 def study_residuals(
     root: Path | str,  # DCASE layout
     checkpoints: Path | str = "checkpoints",  # as for `train_vqvae`
