@@ -1,0 +1,157 @@
+"""The study, masks and detectors on synthetic machines, from the outside."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from anomaly_nb.core import DataError
+from anomaly_nb.dcase import (
+    AudioSpecificStrategy,
+    DCASEFolder,
+    MaskPrior,
+    NormalSound,
+    PerlinStrategy,
+    SoundDetector,
+    SpectrogramStudy,
+    energy_test,
+    evaluate_detector,
+    generate_anomalies,
+    official_table,
+    synthesize_machines,
+)
+from anomaly_nb.dcase.detector import METHODS
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("machines")
+    synthesize_machines(root, ["fan", "slider"], 2, 10, 6, 6, seconds=4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(root):
+    return SpectrogramStudy(root).run(root / "report")
+
+
+def test_the_report(root, report):
+    table = report.table()
+    assert len(table) == 4 and set(table["aligned"]) == {"unaligned", "cycle"}
+    assert (table["region"] > table["control_region"]).all()
+    assert table["low"].le(table["change"]).all() and table["change"].le(table["high"]).all()
+    page = (root / "report/study.html").read_text()
+    assert page.count("<audio") == 8 and page.count("<img") == 4 and "http" not in page.split("</style>")[1][:200]
+    maps = np.load(root / "report/maps/fan_id_00.npz")
+    assert maps["shrunken"].shape == (128, 126) and len(maps["hertz"]) == 129
+
+
+def test_patches_are_the_region(report):
+    for machine in report.machines:
+        region = machine.found.region()
+        assert machine.patches["bins"].sum() == region.sum()
+        first = machine.patches.to_dict("records")[0]
+        assert region[first["low_mel"] : first["high_mel"], first["start"] : first["stop"]].sum() >= first["bins"]
+
+
+def test_batches_do_not_matter(root, report):
+    other = SpectrogramStudy(root, ["fan"], batch_size=5).run()
+    assert np.allclose(other.machines[0].found.difference, report.machines[0].found.difference, atol=1e-9)
+    assert np.array_equal(other.machines[0].auc, report.machines[0].auc)
+
+
+def test_unusable_clips_and_machines_are_named(tmp_path):
+    synthesize_machines(tmp_path, ["pump"], 2, 4, 3, 3, seconds=2)
+    (tmp_path / "pump/test/normal_id_00_00000000.wav").write_bytes(b"RIFF")
+    for path in (tmp_path / "pump/train").glob("*id_02*"):
+        path.unlink()
+    report = SpectrogramStudy(tmp_path).run()
+    assert [machine.machine_id for machine in report.machines] == ["id_00"]
+    assert report.machines[0].normal.moments.count == 2
+    assert any("1 clips are not usable" in note for note in report.notes)
+    assert any("id_02 is left out: 0 train" in note for note in report.notes)
+
+
+def test_priors_match_what_was_found(report, tmp_path):
+    prior = MaskPrior.from_study(report, "slider")
+    prior.save(tmp_path / "slider.json")
+    assert MaskPrior.load(tmp_path / "slider.json") == prior
+    text = json.loads((tmp_path / "slider.json").read_text())
+    assert {"band_hz", "seconds", "duty"} <= set(text["patches"][0])
+    for strategy in (AudioSpecificStrategy(prior), PerlinStrategy(prior), AudioSpecificStrategy(), PerlinStrategy()):
+        masks = strategy.generate(12, (128, 126), seed=3)
+        assert masks.shape == (12, 128, 126) and masks.any(axis=(1, 2)).all()
+        assert np.array_equal(masks[:4], strategy.generate(4, (128, 126), seed=3))
+    assert AudioSpecificStrategy(prior).generate(30).mean() < AudioSpecificStrategy().generate(30).mean() / 4
+
+
+def test_energy_test_holds_its_level():
+    random = np.random.default_rng(0)
+    p = [energy_test(random.normal(size=(20, 2)), random.normal(size=(25, 2)), 99, i)[1] for i in range(30)]
+    assert np.mean(np.array(p) <= 0.05) < 0.2
+    assert energy_test(random.normal(size=(30, 2)), random.normal(1.5, 1, (30, 2)), 99)[1] == 0.01
+
+
+@pytest.mark.parametrize("method", METHODS[:4])
+def test_detectors_keep_the_contract(root, tmp_path, method):
+    clips = DCASEFolder(root)
+    train = [clip.path for clip in clips.select("fan", "train")]
+    test = [clip.path for clip in clips.select("fan", "test")]
+    detector = SoundDetector(method).fit(train)
+    scores = detector.decision_function(test)
+    assert scores.dtype == np.float64 and np.isfinite(scores).all()
+    assert np.array_equal(scores[::-1], detector.decision_function(test[::-1]))
+    assert np.array_equal(scores[3:4], detector.decision_function(test[3:4]))
+    assert np.array_equal(detector.labels_, (detector.decision_scores_ > detector.threshold_).astype(int))
+    detector.save(tmp_path)
+    assert np.array_equal(SoundDetector.load(tmp_path).decision_function(test), scores)
+    assert list(detector.detect(test)["is_anomaly"]) == list(detector.predict(test) == 1)
+
+
+def test_official_form(root):
+    table = evaluate_detector(DCASEFolder(root), lambda _: SoundDetector("pca"))
+    fan = table[table["type"] == "fan"]
+    assert fan["auc"].iloc[-1] == pytest.approx(fan["auc"].iloc[:-1].mean())
+    one = pd.DataFrame({"machine_type": ["a"] * 2, "machine_id": ["b"] * 2, "label": [0, 1], "score": [0.0, np.nan]})
+    with pytest.raises(DataError, match="a b"):
+        official_table(one)
+
+
+def test_no_leak(tmp_path):
+    aucs = []
+    for kind in ("fan", "valve"):
+        synthesize_machines(tmp_path, [kind], 1, 12, 30, 30, severity=0, seconds=1, seed=5)
+        clips = DCASEFolder(tmp_path, [kind])
+        aucs += [evaluate_detector(clips, lambda _, m=m: SoundDetector(m))["auc"].iloc[-1] for m in ("pca", "knn")]
+    assert abs(np.mean(aucs) - 0.5) < 0.15
+
+
+def test_maps_of_single_clips_are_not_constant(root):
+    from anomaly_nb.dcase.data import spectrogram_batches
+
+    clips = DCASEFolder(root)
+    normal = NormalSound()
+    for _, batch in spectrogram_batches(clips.select("fan", "train", "id_00"), 64_000):
+        normal.add(batch)
+    for _, batch in spectrogram_batches(clips.select("fan", "test", "id_00")[:2], 64_000):
+        strange = normal.strange(batch[0])
+        assert strange.shape == (128, 126) and strange.min() >= 0 and strange.std() > 0
+
+
+def test_synthesis_is_reproducible_clip_by_clip(root, tmp_path):
+    synthesize_machines(tmp_path, ["slider"], 1, 2, 1, 1, seconds=4)
+    name = "slider/test/anomaly_id_00_00000000.wav"
+    assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
+    manifest = pd.read_csv(root / "manifest.csv")
+    assert set(manifest.loc[manifest["label"] == 1, "fault"]) == {"bearing", "unbalance", "voltage", "rail", "grease"}
+
+
+def test_generated_anomalies_need_fitting_masks():
+    from anomaly_nb.dcase import VQ_VAE_2Layer
+
+    network = VQ_VAE_2Layer(16, 1, 8, (8, 16), 8).train()
+    network(torch.randn(1, 1, 32, 32))
+    with pytest.raises(DataError):
+        generate_anomalies(network, torch.zeros(2, 1, 32, 32), np.zeros((2, 32, 16), bool))

@@ -1,0 +1,117 @@
+"""The network: its shapes, its codebooks, its checkpoints."""
+
+import logging
+
+import pytest
+import torch
+
+from anomaly_nb.core import DataError
+from anomaly_nb.dcase import (
+    Rebuilder,
+    VQ_VAE_2Layer,
+    checkpoint_path,
+    study_residuals,
+    synthesize_machines,
+    train_vqvae,
+)
+from anomaly_nb.dcase.vqvae import PRESETS, Codebook, nearest_codes
+
+
+def test_documented_shapes_and_size():
+    network = VQ_VAE_2Layer(
+        num_hiddens=128,
+        num_residual_layers=2,
+        num_residual_hiddens=64,
+        num_embeddings=(1024, 4096),
+        embedding_dim=128,
+        commitment_cost=0.25,
+        decay=0.99,
+    )
+    parts = {name: sum(p.numel() for p in getattr(network, name).parameters()) for name, _ in network.named_children()}
+    assert parts == {
+        "enc_bot": 443_712,
+        "enc_top": 573_696,
+        "pre_vq_top": 16_512,
+        "pre_vq_bot": 32_896,
+        "vq_top": 262_144,
+        "vq_bot": 1_048_576,
+        "dec_top": 573_696,
+        "dec_bot": 591_041,
+    }
+    with torch.no_grad():
+        q_bot, q_top = network.eval().encode(torch.zeros(1, 1, 128, 64))
+        assert q_bot.shape == (1, 128, 32, 16) and q_top.shape == (1, 128, 16, 8)
+        assert network.decode_general(q_bot, q_top).shape == (1, 1, 128, 64)
+
+
+def test_forward_order_and_one_size_for_both():
+    network = VQ_VAE_2Layer(16, 1, 8, 32, 8)
+    loss_bot, loss_top, rebuilt, q_top, q_bot, perplexity_top, perplexity_bot = network(torch.randn(2, 1, 32, 32))
+    assert rebuilt.shape == (2, 1, 32, 32) and q_bot.shape[2] == 2 * q_top.shape[2]
+    assert 1 <= float(perplexity_top) <= 32 and 1 <= float(perplexity_bot) <= 32
+    (rebuilt.mean() + loss_bot + loss_top).backward()
+    assert all(p.grad is not None for name, p in network.named_parameters() if "vq_" not in name or "pre_" in name)
+
+
+def test_codes_are_those_of_the_one_hot_form():
+    vectors, codebook = torch.randn(3000, 16), torch.randn(100, 16)
+    codes = nearest_codes(vectors, codebook, rows=256)
+    assert torch.equal(codes, torch.cdist(vectors, codebook).argmin(dim=1))
+
+
+def test_entries_follow_the_data_and_dead_ones_are_revived():
+    torch.manual_seed(1)
+    centres = 4 * torch.randn(12, 6)
+    codebook = Codebook(48, 6, decay=0.9).train()
+    for step in range(120):
+        shift = 0 if step < 30 else 20  # the data move away, which kills all entries
+        batch = shift + centres[torch.randint(12, (800,))] + 0.05 * torch.randn(800, 6)
+        loss, _, _, perplexity = codebook(batch.T.reshape(1, 6, 20, 40))
+    assert float(loss) < 0.1 and float(perplexity) > 8
+
+
+def test_evaluation_changes_nothing():
+    network = VQ_VAE_2Layer(16, 1, 8, (8, 16), 8).train()
+    network(torch.randn(2, 1, 32, 32))
+    network.eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(3, 1, 32, 32)
+    first = network(x)[2]
+    assert torch.equal(first, network(x)[2])
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_untrained_networks_are_called_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        VQ_VAE_2Layer(16, 1, 8, (8, 16), 8).eval().encode(torch.zeros(1, 1, 32, 32))
+    assert "never been trained" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 128, 313), (1, 2, 128, 320), (128, 320)])
+def test_shapes_that_do_not_fit(shape):
+    with pytest.raises(DataError):
+        VQ_VAE_2Layer(16, 1, 8, (8, 16), 8)(torch.zeros(shape))
+
+
+def test_training_leaves_a_checkpoint_that_loads(tmp_path):
+    synthesize_machines(tmp_path / "data", ["fan"], 1, 4, 2, 2, seconds=2.05)
+    options = {"accelerator": "cpu", "progress": False, "epochs": 1, "batch_size": 4}
+    path = train_vqvae(tmp_path / "data", "fan", tmp_path / "a", **options)
+    assert path == checkpoint_path(tmp_path / "a", "fan") == tmp_path / "a/stage1/fan/stage1_fan_best.pt"
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    VQ_VAE_2Layer(**PRESETS["small"]).load_state_dict(state["model_state_dict"])
+    again = train_vqvae(tmp_path / "data", "fan", tmp_path / "b", **options)
+    other = torch.load(again, weights_only=True)["model_state_dict"]
+    assert all(torch.equal(value, other[name]) for name, value in state["model_state_dict"].items())
+    report, notes = study_residuals(tmp_path / "data", tmp_path / "a")
+    assert report is not None and not notes and report.machines[0].unit == "dB of residual"
+    assert report.machines[0].train.moments.mean.min() >= 0
+    assert Rebuilder(path).residual(torch.zeros(1, 128, 65).numpy()).shape == (1, 128, 65)
+
+
+def test_damaged_checkpoints(tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "x.pt")
+    with pytest.raises(DataError, match="not a checkpoint of train_vqvae"):
+        Rebuilder(tmp_path / "x.pt")
+    with pytest.raises(DataError, match="no such checkpoint"):
+        Rebuilder(tmp_path / "y.pt")
