@@ -149,6 +149,11 @@ class MachineStudy:
         "Bins that are significant with at most 5 % false discoveries."
         return significant(self._auc[1])
 
+    def forget_histograms(self) -> None:
+        "Keep the AUC of each bin and free the histograms, which are most of the memory."
+        _ = self._auc
+        self.normal.histogram = self.anomaly.histogram = None
+
     @cached_property
     def time_p(self) -> tuple[float, float]:
         "p-values of the question whether time matters, for normal and for broken test clips."
@@ -437,6 +442,7 @@ class SpectrogramStudy:
         self._gather([reference, normal, anomaly], test, samples, aligner, intervals)
         study = MachineStudy(machine_type, machine_id, self.recipe, aligner, reference, normal, anomaly, notes=notes)
         study.unit = "dB" if self.view is None else "dB of residual"
+        study.forget_histograms()
         return study
 
     def _gather(
