@@ -249,7 +249,11 @@ def _machine_figure(study: MachineStudy) -> "Figure":
     time = study.recipe.seconds(np.arange(study.aligner.width + 1))
     khz = study.recipe.hertz / 1000
     mean = study.train.moments.mean
-    limits = {"cmap": "magma", "vmin": float(np.quantile(mean, 0.01)), "vmax": float(mean.max())}
+    limits = {
+        "cmap": "magma",
+        "vmin": float(np.quantile(mean, 0.01)),
+        "vmax": float(max(mean.max(), study.anomaly.moments.mean.max())),
+    }
     widest = max(study.threshold, float(np.abs(study.found.shrunken).max()))
     signed = {"cmap": "RdBu_r", "vmin": -widest, "vmax": widest}
     ranked = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1}
