@@ -172,9 +172,12 @@ def _mel_power(audio: Audio, recipe: LogMel) -> Audio:
     spectrum, bands = torch.empty(rows, size, dtype=torch.complex64), np.empty((rows, recipe.n_mels), np.float32)
     parts = torch.view_as_real(spectrum).numpy().reshape(rows, 2 * size)
     blocks, result = _blocks(recipe.bank), np.empty((len(audio), recipe.n_mels, total), np.float32)
+    half, padded = recipe.n_fft // 2, np.zeros(audio.shape[1] + recipe.n_fft, np.float32)
+    view = sliding_window_view(padded, recipe.n_fft)[:: recipe.hop]
     for clip, out in zip(audio, result, strict=True):
-        padded = np.pad(clip, recipe.n_fft // 2, mode=recipe.pad_mode)
-        view = sliding_window_view(padded, recipe.n_fft)[:: recipe.hop]
+        padded[half:-half] = clip
+        if recipe.pad_mode == "reflect":
+            padded[:half], padded[-half:] = clip[half:0:-1], clip[-2 : -half - 2 : -1]
         for start in range(0, total, rows):
             n = min(rows, total - start)
             np.multiply(view[start : start + n], window, out=framed[:n])
@@ -200,7 +203,7 @@ def log_mel(
     batch = samples[None] if samples.ndim == 1 else samples
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused in the next line
         decibels = _mel_power(batch, recipe)
-    if not np.isfinite(decibels.sum()):
+    if not np.isfinite(decibels.max()):
         raise DataError("The sound holds NaN or absurdly large samples. Clean it first.")
     (np.add if recipe.add_floor else np.maximum)(decibels, recipe.floor, out=decibels)
     np.log(decibels, out=decibels)

@@ -165,6 +165,7 @@ def summary(table: pd.DataFrame) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
     table = localisation()
     table.to_csv(RESULTS / "dcase_localisation.csv", index=False, float_format="%.4g")
     print(summary(table))

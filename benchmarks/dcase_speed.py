@@ -107,7 +107,7 @@ def codes(form: str) -> float:
 
 
 def in_own_process(*arguments: str) -> float:
-    return float(subprocess.check_output([sys.executable, __file__, *arguments], text=True))
+    return float(subprocess.check_output([sys.executable, str(Path(__file__).resolve()), *arguments], text=True))
 
 
 def main() -> None:

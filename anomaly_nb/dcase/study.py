@@ -149,6 +149,11 @@ class MachineStudy:
         "Bins that are significant with at most 5 % false discoveries."
         return significant(self._auc[1])
 
+    def forget_histograms(self) -> None:
+        "Keep the AUC of each bin and free the histograms, which are most of the memory."
+        _ = self._auc
+        self.normal.histogram = self.anomaly.histogram = None
+
     @cached_property
     def time_p(self) -> tuple[float, float]:
         "p-values of the question whether time matters, for normal and for broken test clips."
@@ -244,7 +249,11 @@ def _machine_figure(study: MachineStudy) -> "Figure":
     time = study.recipe.seconds(np.arange(study.aligner.width + 1))
     khz = study.recipe.hertz / 1000
     mean = study.train.moments.mean
-    limits = {"cmap": "magma", "vmin": float(np.quantile(mean, 0.01)), "vmax": float(mean.max())}
+    limits = {
+        "cmap": "magma",
+        "vmin": float(np.quantile(mean, 0.01)),
+        "vmax": float(max(mean.max(), study.anomaly.moments.mean.max())),
+    }
     widest = max(study.threshold, float(np.abs(study.found.shrunken).max()))
     signed = {"cmap": "RdBu_r", "vmin": -widest, "vmax": widest}
     ranked = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1}
@@ -437,6 +446,7 @@ class SpectrogramStudy:
         self._gather([reference, normal, anomaly], test, samples, aligner, intervals)
         study = MachineStudy(machine_type, machine_id, self.recipe, aligner, reference, normal, anomaly, notes=notes)
         study.unit = "dB" if self.view is None else "dB of residual"
+        study.forget_histograms()
         return study
 
     def _gather(
