@@ -120,7 +120,7 @@ def srcnn_chapter(
     seconds = [curve.halves()[1] for curve in load_kpi()]
     firsts = [curve.halves()[0].series for curve in load_kpi()]
     detectors = [SpectralResidual().fit(series) for series in firsts]
-    network = SRCNN(steps=60 if quick else 800).fit(firsts)
+    network = SRCNN(steps=200 if quick else 800).fit(firsts)
     tables = [detector.detect(curve.series) for detector, curve in zip(detectors, seconds, strict=True)]
     labels = [curve.truth for curve in seconds]
     nab = [curve for curve in load_nab() if curve.truth.any()][:: 8 if quick else 1]
@@ -148,7 +148,7 @@ def srcnn_chapter(
     ranking = plot_comparison(
         table["NAB average precision"],
         intervals,
-        ours=("SpectralResidual",),
+        ours=("SpectralResidual", "SRCNN"),
         xlabel=f"average precision, {len(nab)} curves",
     )
     return Chapter(
