@@ -76,7 +76,7 @@ def chapter_html(
     "A chapter as HTML."
     figures = "".join(figure_html(*figure) for figure in chapter.figures)
     sounds = "".join(sound_html(*sound) for sound in chapter.sounds)
-    table = chapter.table.to_html(border=0, float_format="{:.3f}".format)
+    table = chapter.table.to_html(border=0, float_format="{:.3f}".format, na_rep="")
     return (
         f'<section id="chapter{number}"><h2>{number}. {escape(chapter.title)}</h2><p>{escape(chapter.lead)}</p>'
         f"<pre><code>{escape(chapter.code.strip())}</code></pre>{figures}{sounds}"
