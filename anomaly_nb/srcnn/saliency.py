@@ -61,10 +61,12 @@ def spectral_residual(
     if silent.any():
         half[silent], amplitude[silent] = 0, 1
     log = np.log(amplitude, out=amplitude)
-    expected = average_filter(np.concatenate([log, log[mirrored:0:-1]]), mag_window)
+    halo = mag_window - 1 if mag_window <= mirrored else mirrored  # how far windows reach into the mirror image
+    expected = average_filter(np.concatenate([log, log[mirrored:0:-1][:halo]]), mag_window)
     gain = np.exp(np.negative(expected, out=expected), out=expected)
     spectrum = np.empty(len(array), dtype=np.complex128)
     np.multiply(half, gain[:bins], out=spectrum[:bins])
-    np.multiply(np.conj(half[mirrored:0:-1]), gain[bins:], out=spectrum[bins:])
+    image = gain[bins:][::-1] if halo == mirrored else gain[mag_window : mag_window + mirrored]
+    np.multiply(np.conj(half[mirrored:0:-1]), image[::-1], out=spectrum[bins:])
     saliency: FloatArray = np.abs(fft.ifft(spectrum, overwrite_x=True))
     return saliency
