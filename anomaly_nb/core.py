@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'DataError', 'command_line', 'check_values', 'generator', 'atomic_path',
-           'Parameters', 'Detector', 'save_state', 'load_state']
+           'folder_lock', 'Parameters', 'Detector', 'save_state', 'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
 import inspect
@@ -35,12 +35,14 @@ class DataError(ValueError):
 # %% ../nbs/00_core.ipynb #7aba5bbc
 @contextmanager
 def command_line() -> Iterator[None]:
-    "Inside of a command: show log lines as they are, and a `DataError` as one line on standard error with status 1."
+    "Inside of a command: log lines as they are, a `DataError` as one line with status 1, an interrupt as status 130."
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         yield
     except DataError as error:
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 # %% ../nbs/00_core.ipynb #f7a9ddfd
 def check_values(
@@ -96,6 +98,28 @@ def atomic_path(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #a5eaf576
+@contextmanager
+def folder_lock(
+    folder: Path | str,  # made where missing
+) -> Iterator[None]:
+    "Keep a folder for this run. Raises `DataError` if another run has it, or if it cannot be written."
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(f"{folder}: another run works here. Wait for it, stop it, or choose another folder.") from error
+    except (OSError, NotImplementedError) as error:
+        raise DataError(f"{folder}: cannot be written ({error}). Choose another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 # %% ../nbs/00_core.ipynb #0e00788e
 class Parameters:

@@ -1,0 +1,288 @@
+"""The same call on one core, on all cores and on a cluster of real processes, and what long jobs have to survive."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scale_jobs as jobs
+
+from anomaly_nb.core import DataError, folder_lock
+from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, run_on_cores
+
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    "Everything a job left behind."
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    "A Dask scheduler and workers with one thread each, as separate processes on loopback."
+
+    def __init__(self, workers: int) -> None:
+        self.port, self.processes = free_port(), list[subprocess.Popen[bytes]]()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.start(workers)
+
+    def start(self, workers: int) -> None:
+        self._run("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+        for _ in range(workers):
+            self._run("worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
+
+    def _run(self, kind: str, *options: str) -> None:
+        command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *options]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.processes.append(subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **quiet))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        self.processes.clear()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    pytest.importorskip("distributed")
+    running = Cluster(2)
+    yield running
+    running.stop()
+
+
+def start_job(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "import sys, scale_jobs; scale_jobs.main(*sys.argv[1:])", str(out), *options]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_chunks(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("0*.parquet"))) < count:
+        assert time.monotonic() < deadline, "the job does not get on"
+        time.sleep(0.01)
+
+
+# --- the same bytes everywhere
+
+
+def test_one_core_all_cores_and_a_cluster_write_the_same_bytes(tmp_path: Path, cluster: Cluster) -> None:
+    numbers = list(range(30))
+    map_chunks(jobs.poisoned, numbers, tmp_path / "one", chunk_size=4)
+    map_chunks(jobs.poisoned, numbers, tmp_path / "two", chunk_size=4, workers=2)
+    found = map_chunks(jobs.poisoned, numbers, tmp_path / "cluster", chunk_size=4, scheduler=cluster.address)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "cluster")
+    assert found.failed.values.tolist() == [[13, "13", "13: unlucky. Leave it out."]]
+    assert found.table()["number"].tolist() == [number for number in numbers if number != 13]
+
+
+def test_lazy_sources_give_what_lists_give(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(23, 3))
+    np.save(tmp_path / "values.npy", values)
+    np.savez_compressed(tmp_path / "values.npz", other=values[:2], values=values)
+    zarr = pytest.importorskip("zarr")
+    stored = zarr.create_array(str(tmp_path / "values.zarr"), data=values, chunks=(5, 3))
+    sources = {
+        "array": values,
+        "npy": ArrayFile(tmp_path / "values.npy"),
+        "npz": ArrayFile(tmp_path / "values.npz", "values"),
+        "zarr": stored,
+        "iterator": (row for row in values),
+    }
+    for name, source in sources.items():
+        result = map_chunks(np.asarray, source, tmp_path / name, chunk_size=4).table()
+        assert np.array_equal(result, values), name
+
+
+def test_slow_item_holds_nobody_up() -> None:
+    work = [Chunk(number, number, [number]) for number in range(12)]
+    order = [chunk.number for chunk, _ in run_on_cores(lambda chunk: attempt(jobs.slow, chunk), work, 2)]
+    assert sorted(order) == list(range(12))
+    assert order.index(0) > 6
+
+
+# --- what dies on the way
+
+
+def test_item_that_kills_its_process_is_listed_and_costs_no_other(tmp_path: Path) -> None:
+    found = map_chunks(jobs.deadly, range(30), tmp_path, chunk_size=4, workers=2)
+    assert found.failed["index"].tolist() == [13]
+    assert "process died" in found.failed["reason"][0]
+    assert found.table()["number"].tolist() == [number for number in range(30) if number != 13]
+
+
+def test_item_that_kills_workers_of_a_cluster_is_listed(tmp_path: Path, cluster: Cluster) -> None:
+    found = map_chunks(jobs.deadly, range(20), tmp_path, chunk_size=4, scheduler=cluster.address)
+    assert found.failed["index"].tolist() == [13]
+    assert found.table()["number"].tolist() == [number for number in range(20) if number != 13]
+
+
+def test_worker_and_scheduler_may_be_killed(tmp_path: Path, cluster: Cluster) -> None:
+    map_chunks(jobs.steady, range(60), tmp_path / "undisturbed", chunk_size=3)
+    job = start_job(tmp_path / "killed", "1", cluster.address)
+    wait_for_chunks(tmp_path / "killed", 3)
+    os.killpg(cluster.processes[1].pid, signal.SIGKILL)
+    wait_for_chunks(tmp_path / "killed", 6)
+    cluster.stop()
+    cluster.start(2)
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, output
+    assert "is gone; waiting" in output
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("trials", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_job_goes_on_to_the_same_bytes(tmp_path: Path, trials: int, workers: int) -> None:
+    map_chunks(jobs.steady, range(60), tmp_path / "undisturbed", chunk_size=3)
+    moments = np.random.default_rng(trials).uniform(0.0, 0.25, trials)
+    for trial, moment in enumerate(moments):
+        out = tmp_path / str(trial)
+        for _ in range(2):
+            job = start_job(out, str(workers))
+            wait_for_chunks(out, len(list(out.glob("0*.parquet"))) + 1) if trial % 2 == 0 else None
+            time.sleep(moment)
+            job.send_signal(signal.SIGKILL)
+            job.communicate()
+        job = start_job(out, str(workers))
+        output, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, output
+        assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
+    job = start_job(tmp_path, "1")
+    wait_for_chunks(tmp_path, 3)
+    job.send_signal(signal.SIGINT)
+    output, _ = job.communicate(timeout=60)
+    assert "the same call goes on from there" in output
+    kept = len(Shards(tmp_path).records)
+    assert 3 <= kept < 20
+    assert len(map_chunks(jobs.steady, range(60), tmp_path, chunk_size=3)) == 60
+
+
+# --- what stands in the way
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    with folder_lock(tmp_path), pytest.raises(DataError, match="another run works here"):
+        map_chunks(jobs.squares, range(3), tmp_path)
+
+
+def test_another_job_in_the_folder(tmp_path: Path) -> None:
+    map_chunks(jobs.squares, [1, 2, 3], tmp_path, run={"model": "a"})
+    for changed in ({"run": {"model": "b"}}, {"run": {"model": "a"}, "chunk_size": 2}):
+        with pytest.raises(DataError, match="holds another job"):
+            map_chunks(jobs.squares, [1, 2, 3], tmp_path, **changed)
+    with pytest.raises(DataError, match="holds another job"):
+        map_chunks(jobs.squares, [1, 2, 4], tmp_path, run={"model": "a"})
+
+
+def test_vanished_input_is_listed_and_tried_again_when_asked(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(4)]
+    for number, path in enumerate(files):
+        path.write_text(str(number))
+    files[2].unlink()
+    found = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2)
+    assert found.failed["item"].tolist() == [str(files[2])]
+    files[2].write_text("2")
+    assert len(map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2).failed) == 1
+    again = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2, retry=True)
+    assert again.table()["number"].tolist() == [0, 1, 2, 3]
+
+
+def read_numbers(paths: list[Path]) -> pd.DataFrame:
+    return jobs.squares([int(path.read_text()) for path in paths])
+
+
+def test_missing_damaged_and_torn_files(tmp_path: Path) -> None:
+    map_chunks(jobs.squares, range(6), tmp_path, chunk_size=2)
+    whole = contents(tmp_path)
+    (tmp_path / "00000001.parquet").unlink()
+    (tmp_path / "00000002.parquet").write_bytes(b"torn")
+    (tmp_path / "manifest.jsonl").write_bytes(whole["manifest.jsonl"][:-20])
+    map_chunks(jobs.squares, range(6), tmp_path, chunk_size=2)
+    assert contents(tmp_path) == whole
+    shard = tmp_path / "00000000.parquet"
+    shard.write_bytes(whole["00000000.parquet"][:-1] + b"x")
+    with pytest.raises(DataError, match="differs from what was written"):
+        Shards(tmp_path).table()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a small file system")
+def test_full_disk(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        with pytest.raises(DataError, match="No space left"):
+            map_chunks(jobs.big, range(10), small / "out")
+        assert len(Shards(small / "out").records) == 3
+        assert not list((small / "out").glob(".0*"))
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="becomes another user")
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    code = (
+        "import os, filelock, numpy as np, pandas.io.parquet\n"
+        "from anomaly_nb.core import DataError\nfrom anomaly_nb.scale import map_chunks\nos.setuid(65534)\n"
+        f"try: map_chunks(np.asarray, [1], {str(tmp_path / 'out')!r})\nexcept DataError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert "cannot be written" in run.stdout, run.stderr
+
+
+def test_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from functools import partial
+
+    from anomaly_nb import scale
+
+    monkeypatch.setattr(scale, "run_on_cluster", partial(scale.run_on_cluster, patience=1.0))
+    with pytest.raises(DataError, match="No Dask scheduler answers at tcp://127.0.0.1:9"):
+        map_chunks(jobs.squares, range(3), tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}"])
+def test_files_that_are_no_arrays(tmp_path: Path, data: bytes) -> None:
+    for name in ("bad.npy", "bad.npz"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=name):
+            ArrayFile(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_results_bigger_than_the_memory_in_use(tmp_path: Path) -> None:
+    code = (
+        "import resource, scale_jobs as jobs\nfrom anomaly_nb.scale import map_chunks\n"
+        f"out = {str(tmp_path)!r}\n"
+        "map_chunks(jobs.big, range(4), out + '/few')\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "map_chunks(jobs.big, range(100), out + '/many')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert int(run.stdout) < 30_000  # kilobytes; the results are 2 GB
