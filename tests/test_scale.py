@@ -262,7 +262,7 @@ def test_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from anomaly_nb import scale
 
     monkeypatch.setattr(scale, "run_on_cluster", partial(scale.run_on_cluster, patience=1.0))
-    with pytest.raises(DataError, match="No Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(DataError, match="No Dask scheduler answers"):
         map_chunks(jobs.squares, range(3), tmp_path, scheduler="tcp://127.0.0.1:9")
 
 

@@ -6,12 +6,14 @@ import sys
 import textwrap
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from anomaly_nb.core import DataError
+from anomaly_nb.core import DataError, folder_lock
 from anomaly_nb.training import device_options, fit_weights, read_weights, train, write_weights
 
 RUN = """
@@ -96,3 +98,64 @@ def test_what_the_trainer_refuses():
         )
     with pytest.raises(DataError, match="expected one of"):
         device_options("tpu")
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(RUN).replace("0.1 * torch.randn_like(batch[0])", "0").replace("0.2", "0.0"))
+    for folder, options in (("one", ""), ("two", ', devices=2, strategy="ddp"')):
+        text = script.read_text().replace('accelerator="cpu"', f'accelerator="cpu"{options}')
+        (tmp_path / f"{folder}.py").write_text(text)
+        subprocess.run([sys.executable, str(tmp_path / f"{folder}.py"), str(tmp_path / folder), "0"], check=True)
+    one, two = (read_weights(tmp_path / folder / "final.bin") for folder in ("one", "two"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+    histories = [pd.read_csv(tmp_path / folder / "history.csv")["loss"] for folder in ("one", "two")]
+    assert np.allclose(*histories, rtol=1e-4)
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path), "0.05"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "the same call goes on from there" in errors and "KeyboardInterrupt" in errors
+    assert not (tmp_path / "final.bin").exists()
+    subprocess.run([sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path), "0"], check=True)
+    assert (tmp_path / "final.bin").exists()
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    data = TensorDataset(torch.zeros(4, 1), torch.zeros(4, 1))
+    with folder_lock(tmp_path), pytest.raises(DataError, match="another run works here"):
+        train(
+            nn.Linear(1, 1),
+            lambda network, batch: network(batch[0]).mean(),
+            data,
+            epochs=1,
+            batch_size=2,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+            folder=tmp_path,
+        )
+
+
+@pytest.mark.slow
+def test_a_run_killed_anywhere_ends_like_an_undisturbed_one(tmp_path):
+    def command(folder, pause):
+        return [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path / folder), str(pause)]
+
+    subprocess.run(command("whole", 0), check=True)
+    whole = read_weights(tmp_path / "whole" / "final.bin")
+    for trial, moment in enumerate(np.random.default_rng(0).uniform(0, 3, 20)):
+        process = subprocess.Popen(command(str(trial), 0.05))
+        while not (tmp_path / str(trial) / "run.json").exists():
+            time.sleep(0.01)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        subprocess.run(command(str(trial), 0), check=True)
+        again = read_weights(tmp_path / str(trial) / "final.bin")
+        assert all(torch.equal(whole[key], again[key]) for key in whole), moment
