@@ -2,73 +2,24 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scale_jobs as jobs
+from conftest import ENVIRONMENT, Cluster
 
 from anomaly_nb.core import DataError, folder_lock
 from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, run_on_cores
-
-HERE = Path(__file__).parent
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
-    "OMP_NUM_THREADS": "1",
-}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     "Everything a job left behind."
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Cluster:
-    "A Dask scheduler and workers with one thread each, as separate processes on loopback."
-
-    def __init__(self, workers: int) -> None:
-        self.port, self.processes = free_port(), list[subprocess.Popen[bytes]]()
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self.start(workers)
-
-    def start(self, workers: int) -> None:
-        self._run("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
-        for _ in range(workers):
-            self._run("worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
-
-    def _run(self, kind: str, *options: str) -> None:
-        command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *options]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.processes.append(subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **quiet))
-
-    def stop(self) -> None:
-        for process in self.processes:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
-        self.processes.clear()
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    pytest.importorskip("distributed")
-    running = Cluster(2)
-    yield running
-    running.stop()
 
 
 def start_job(out: Path, *options: str) -> subprocess.Popen[str]:

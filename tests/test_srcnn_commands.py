@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from anomaly_nb.scale import Shards
 from anomaly_nb.srcnn import load_kpi
 
 
@@ -99,3 +100,34 @@ def test_faults_are_one_sentence(project, arguments, message):
 def test_help_has_an_example(project, name):
     shown = run(project, name, "--help")
     assert shown.returncode == 0 and f"Example: {name}" in " ".join(shown.stdout.split())
+
+
+def curves_in(folder, count):
+    "A folder of short curves with a jump each, and one file that is no curve."
+    folder.mkdir()
+    for number in range(count):
+        values = np.random.default_rng(number).normal(size=200).round(3)
+        values[150 + number] += 20
+        rows = "".join(f"{60 * i},{value}\n" for i, value in enumerate(values))
+        (folder / f"{number:02d}.csv").write_text("timestamp,value\n" + rows)
+    (folder / "notes.csv").write_text("nothing\n")
+
+
+@pytest.mark.parametrize("where", ["cores", "cluster"])
+def test_a_folder_of_curves(tmp_path, where, request):
+    curves_in(tmp_path / "load", 8)
+    engine = ["--workers", "2"]
+    if where == "cluster":
+        engine = ["--scheduler", request.getfixturevalue("cluster").address]
+    for _ in range(2):  # the second call finds everything done
+        found = run(tmp_path, "srcnn_detect", "load", "--chunk_size", "3", *engine)
+        assert found.returncode == 0, found.stderr
+        assert "1600 points of 9 curves are in load_anomalies; 1 failed" in found.stderr
+    failed = pd.read_csv(tmp_path / "load_anomalies/failed.csv")
+    assert failed["item"].tolist() == [str(tmp_path / "load/notes.csv")] and "notes.csv" in failed["reason"][0]
+    table = Shards(tmp_path / "load_anomalies").table()
+    for number in range(8):
+        mine = table[table["file"] == str(tmp_path / f"load/{number:02d}.csv")]
+        assert len(mine) == 200 and mine["is_anomaly"].iloc[150 + number]
+    other = run(tmp_path, "srcnn_detect", "load", "--side", "upper")
+    assert other.returncode == 1 and "holds another job" in other.stderr

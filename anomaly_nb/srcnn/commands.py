@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'Windows', 'TUNED_WINDOWS', 'dataset_folder', 'windows_of', 'srcnn_generate_data', 'read_windows',
-           'training_data', 'srcnn_train', 'srcnn_evaluate', 'evaluate_curves', 'srcnn_detect']
+           'training_data', 'srcnn_train', 'srcnn_evaluate', 'evaluate_curves', 'detect_files', 'srcnn_detect']
 
 # %% ../../nbs/srcnn/13_commands.ipynb #d08a2010
 import json
@@ -23,8 +23,10 @@ from fastcore.script import call_parse
 
 from ..core import DataError, FloatArray, atomic_path, check_values, command_line
 from ..metrics import best_delay_f1, delay_f1
+from ..scale import map_chunks
 from .detector import SpectralResidual
 from .microsoft import microsoft_sr
+from .model import Side
 from .season import bridge
 from .series import Curve, read_curve, read_folder
 
@@ -144,6 +146,9 @@ def srcnn_train(
     epoch: int = 20,  # Passes over the windows
     batch_size: int = 256,  # Windows per step
     device: str = "auto",  # auto, cpu, cuda, cuda:0, mps
+    devices: int = 1,  # Processors of each machine
+    nodes: int = 1,  # Machines
+    strategy: str = "auto",  # Lightning's way of training on several, for example ddp
     load: str = "",  # Weights to begin with, for example snapshot/srcnn_retry20_32.bin
     save: Path = Path("snapshot"),  # Folder of the checkpoints
     num_workers: int = 8,  # Processes that load data; at most the number of cores
@@ -160,7 +165,7 @@ def srcnn_train(
     from anomaly_nb.training import EveryEpochs, device_options, fit_weights, read_weights, train, write_weights
 
     with command_line():
-        options = device_options(device)
+        options = device_options(device, devices, nodes, strategy)
         learn, held_out = training_data(recipe, dataset_folder(root, dataset), window, seed)
         torch.manual_seed(seed)
         network = SRCNNNetwork(window)
@@ -234,24 +239,56 @@ def evaluate_curves(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["best F1", "own F1", "own precision", "own recall"])
 
 # %% ../../nbs/srcnn/13_commands.ipynb #1de4bb3a
-@call_parse
-def srcnn_detect(
-    file: str,  # CSV file: time, value
-    out: str = "",  # Table to write; "" means FILE_anomalies.csv
-    side: str = "both",  # Alarms for values that are too high (upper), too low (lower), or both
-    checkpoint: str = "",  # Weights of the published network, to score with it
-) -> None:
-    "Find the anomalies of one curve. Example: srcnn_detect load.csv --side upper"
-    with command_line():
-        curve = read_curve(file)
+def detect_files(
+    files: Sequence[str],  # CSV files: time, value
+    side: Side = "both",  # alarms for values that are too high (upper), too low (lower), or both
+    checkpoint: str = "",  # weights of the published network, to score with it
+) -> pd.DataFrame:  # a row per point: file, timestamp, value, expected_value, lower, upper, score, is_anomaly
+    "The points of curves with their scores, each curve judged by itself."
+    tables = []
+    for file in files:
+        series = read_curve(file).series
         if checkpoint:
             from anomaly_nb.srcnn.srcnn import SRCNN
 
-            table = SRCNN.from_checkpoint(checkpoint).detect(curve.series)
+            table = SRCNN.from_checkpoint(checkpoint).detect(series)
         else:
-            table = SpectralResidual(side=side).fit(curve.series).detect(curve.series)  # type: ignore[arg-type]
-        target = Path(out) if out else Path(file).with_name(f"{Path(file).stem}_anomalies.csv")
-        with atomic_path(target) as path:
-            table.to_csv(path)
-        logger.info("%d of %d points are anomalies; the table is in %s", table["is_anomaly"].sum(), len(table), target)
-        print(table[table["is_anomaly"]].to_string(max_rows=20, float_format="{:.4g}".format))
+            table = SpectralResidual(side=side).fit(series).detect(series)
+        tables.append(table.reset_index().assign(file=file))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _write_and_show(table: pd.DataFrame, target: Path) -> None:
+    with atomic_path(target) as path:
+        table.to_csv(path, index=False)
+    logger.info("%d of %d points are anomalies; the table is in %s", table["is_anomaly"].sum(), len(table), target)
+    print(table[table["is_anomaly"]].to_string(index=False, max_rows=20, float_format="{:.4g}".format))
+
+
+@call_parse
+def srcnn_detect(
+    file: str,  # CSV file: time, value; or a folder of them
+    out: str = "",  # Table, or folder of tables, to write; "" means FILE_anomalies.csv, or FOLDER_anomalies
+    side: str = "both",  # Alarms for values that are too high (upper), too low (lower), or both
+    checkpoint: str = "",  # Weights of the published network, to score with it
+    workers: int = 1,  # Processes for a folder; -1 means one for each core
+    scheduler: str = "",  # Address of a Dask scheduler for a folder, for example tcp://10.0.0.1:8786
+    chunk_size: int = 20,  # Curves of a folder that are given to a process at a time
+) -> None:
+    "Find the anomalies of one curve, or of a folder of curves. Example: srcnn_detect load.csv --side upper"
+    with command_line():
+        source = Path(file)
+        judge = partial(detect_files, side=side, checkpoint=checkpoint)  # type: ignore[arg-type]
+        if not source.is_dir():
+            target = Path(out) if out else source.with_name(f"{source.stem}_anomalies.csv")
+            _write_and_show(judge([file]).drop(columns="file"), target)
+            return
+        files, target = sorted(map(str, source.resolve().rglob("*.csv"))), Path(out or f"{source}_anomalies")
+        if not files:
+            raise DataError(f"{file}: no .csv file here. Check the path.")
+        run = {"side": side, "checkpoint": sha256(Path(checkpoint).read_bytes()).hexdigest() if checkpoint else ""}
+        engine = {"workers": workers, "scheduler": scheduler or None}
+        shards = map_chunks(judge, files, target, chunk_size=chunk_size, run=run, **engine)  # type: ignore[arg-type]
+        with atomic_path(target / "failed.csv") as path:
+            shards.failed.to_csv(path, index=False)
+        logger.info("%d points of %d curves are in %s; %d failed", len(shards), len(files), target, len(shards.failed))
