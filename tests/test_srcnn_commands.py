@@ -106,8 +106,8 @@ def curves_in(folder, count):
     "A folder of short curves with a jump each, and one file that is no curve."
     folder.mkdir()
     for number in range(count):
-        values = np.random.default_rng(number).normal(size=200).round(3)
-        values[150 + number] += 20
+        values = np.random.default_rng(number).normal(size=400).round(3)
+        values[250 + number] += 20
         rows = "".join(f"{60 * i},{value}\n" for i, value in enumerate(values))
         (folder / f"{number:02d}.csv").write_text("timestamp,value\n" + rows)
     (folder / "notes.csv").write_text("nothing\n")
@@ -122,12 +122,12 @@ def test_a_folder_of_curves(tmp_path, where, request):
     for _ in range(2):  # the second call finds everything done
         found = run(tmp_path, "srcnn_detect", "load", "--chunk_size", "3", *engine)
         assert found.returncode == 0, found.stderr
-        assert "1600 points of 9 curves are in load_anomalies; 1 failed" in found.stderr
+        assert "3200 points of 9 curves are in load_anomalies; 1 failed" in found.stderr
     failed = pd.read_csv(tmp_path / "load_anomalies/failed.csv")
     assert failed["item"].tolist() == [str(tmp_path / "load/notes.csv")] and "notes.csv" in failed["reason"][0]
     table = Shards(tmp_path / "load_anomalies").table()
     for number in range(8):
         mine = table[table["file"] == str(tmp_path / f"load/{number:02d}.csv")]
-        assert len(mine) == 200 and mine["is_anomaly"].iloc[150 + number]
+        assert len(mine) == 400 and mine["is_anomaly"].iloc[250 + number]
     other = run(tmp_path, "srcnn_detect", "load", "--side", "upper")
     assert other.returncode == 1 and "holds another job" in other.stderr

@@ -42,7 +42,7 @@ def find_period(
     lags = np.arange(n // 3 + 1)
     correlation = fft.irfft(power, size)[: len(lags)] / (n - lags)
     later = np.flatnonzero(np.minimum.accumulate(correlation) < 0)
-    if not len(later) or correlation[later].max() < max(0.2, 3 / np.sqrt(n)) * correlation[0]:
+    if not len(later) or correlation[later].max() < max(0.2, 4 / np.sqrt(n)) * correlation[0]:
         return 1
     first = later[(correlation[later] >= 0.9 * correlation[later].max()).argmax()]
     candidates = np.arange(first, min(int(1.15 * first), lags[-1]) + 1)
