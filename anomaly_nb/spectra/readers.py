@@ -11,14 +11,13 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core import DataError, FloatArray
+from ..core import DataError, FloatArray, reading
 from ..datasets import sample_path
 from .data import LOG_STEP, Spectra, concatenate, lattice
 
@@ -73,16 +72,6 @@ def _fits_tables(file: BinaryIO, hdus: int) -> Iterator[npt.NDArray[Any]]:
             yield np.frombuffer(content[:size], dtype=_record_type(header))
 
 # %% ../../nbs/spectra/01_readers.ipynb #4db4ed92
-@contextmanager
-def _named(source: object, remedy: str) -> Iterator[None]:
-    "Turn what goes wrong inside into a `DataError` that begins with the file's name."
-    try:
-        yield
-    except (OSError, ValueError, KeyError, IndexError, AttributeError, UnicodeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{source}: {reason.rstrip('.')}. {remedy}") from error
-
-
 def _column(table: npt.NDArray[Any], *names: str) -> npt.NDArray[Any]:
     "The first of these columns that the table has."
     for name in names:
@@ -126,7 +115,7 @@ def read_sdss(
     parts = []
     for name, source in files.items():
         where = name if isinstance(source, bytes) else source
-        with _named(where, "Download the spec-lite file again."):
+        with reading(where, "Download the spec-lite file again."):
             with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
                 parts.append(_sdss_object(file, name))
     return concatenate(parts)
@@ -165,7 +154,7 @@ def read_desi(
     "Read a DESI coadd file. Raises `DataError` for a missing extension or a damaged file."
     from astropy.io import fits
 
-    with _named(path, "Expected a DESI coadd file with FIBERMAP and B, R, Z extensions."):
+    with reading(path, "Expected a DESI coadd file with FIBERMAP and B, R, Z extensions."):
         with fits.open(path, memmap=False) as hdus:
             present = [arm for arm in "BRZ" if f"{arm}_FLUX" in hdus]
             if not present:
@@ -191,7 +180,7 @@ def read_table(
     import pandas as pd
 
     path = Path(path)
-    with _named(path, "Expected flux, ivar and wavelength."):
+    with reading(path, "Expected flux, ivar and wavelength."):
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 known = ("mask", "z", "ids", "ra", "dec", "classes")

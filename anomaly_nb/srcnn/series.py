@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core import BoolArray, DataError, FloatArray, IntArray, check_values
+from ..core import BoolArray, DataError, FloatArray, IntArray, check_values, reading
 from ..datasets import sample_path
 
 # %% ../../nbs/srcnn/00_series.ipynb #5a9fd59b
@@ -58,15 +58,17 @@ def _numbers(column: pd.Series, source: str) -> FloatArray:
 def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
     "A text column as times: dates, or seconds or milliseconds since 1970."
     seconds = pd.to_numeric(column, errors="coerce")
-    if seconds.notna().all():
-        times = pd.to_datetime(seconds, unit="ms" if seconds.abs().max() > 1e11 else "s", errors="coerce")
-    else:
-        times = pd.to_datetime(column, errors="coerce", format="mixed")
+    with reading(source, "Expected dates in one time zone, or seconds since 1970."):
+        if seconds.notna().all():
+            times = pd.to_datetime(seconds, unit="ms" if seconds.abs().max() > 1e11 else "s", errors="coerce")
+        else:
+            times = pd.to_datetime(column, errors="coerce", format="mixed")
     bad = np.flatnonzero(times.isna())
     if len(bad):
         cell = column.iloc[bad[0]]
         raise DataError(f"{source}, row {bad[0] + 2}: {cell!r} is not a time. Use dates or seconds since 1970.")
-    stamps = pd.DatetimeIndex(times).as_unit("ns").asi8
+    with reading(source, "Expected times from 1678 to 2262."):
+        stamps = pd.DatetimeIndex(times).as_unit("ns").asi8
     if repair:
         order = np.arange(len(stamps)) * 10**9
         stamps = np.maximum.accumulate(stamps - order) + order
@@ -87,12 +89,8 @@ def read_curve(
 ) -> Curve:  # values and labels on a time axis
     "Read one curve. Raises `DataError` with file and row for what is no header, time, number or 0/1 label."
     source = name or str(file)
-    try:
+    with reading(source, "This is not a readable CSV file with the columns timestamp, value."):
         table = pd.read_csv(file, dtype=str, skip_blank_lines=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(
-            f"{source}: not a readable CSV file ({error}). Expected the columns timestamp, value."
-        ) from error
     if table.shape[1] < 2:
         raise DataError(f"{source}: found {table.shape[1]} column, expected timestamp, value. Separate them by commas.")
     if pd.notna(pd.to_numeric(str(table.columns[1]), errors="coerce")):
