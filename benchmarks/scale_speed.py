@@ -1,0 +1,204 @@
+"""What `map_chunks` costs, how it scales from one worker to two, its memory over 100 GB, and what an item costs."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
+import numpy as np
+import pandas as pd
+
+from anomaly_nb.scale import ArrayFile, map_chunks
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+LOOPS = 200_000  # additions of an item; 10 ms or so
+
+
+def busy(numbers: list[int]) -> pd.DataFrame:
+    "Items that keep a core busy for about 10 ms each."
+    sums = []
+    for number in numbers:
+        total = number
+        for i in range(LOOPS):
+            total += i
+        sums.append(total)
+    return pd.DataFrame({"number": numbers, "sum": sums})
+
+
+def row_sums(rows: np.ndarray) -> np.ndarray:
+    return rows.sum(axis=1)
+
+
+def overhead(chunk_size: int, items: int = 200, rounds: int = 5) -> float:
+    "Processor time of `map_chunks` over that of a plain loop over the same chunks, median of paired runs."
+    ratios = []
+    for _ in range(rounds):
+        start = time.process_time()
+        for first in range(0, items, chunk_size):
+            busy(list(range(first, first + chunk_size)))
+        plain = time.process_time() - start
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            map_chunks(busy, range(items), folder, chunk_size=chunk_size, progress=False)
+            ratios.append((time.process_time() - start) / plain)
+    return float(np.median(ratios))
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    "A scheduler and workers with one thread each, as processes of their own."
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    options = {"env": os.environ | {"PYTHONPATH": path}, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    python = [sys.executable, "-m"]
+    port = address.rsplit(":", 1)[1]
+    commands = [[*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]]
+    commands += [
+        [*python, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"] for _ in range(workers)
+    ]
+    processes = [subprocess.Popen(command, **options) for command in commands]  # type: ignore[call-overload]
+    try:
+        from distributed import Client
+
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(workers, timeout=60)
+        yield address
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def seconds(items: int = 1500, **engine: object) -> float:
+    "Wall time of a run whose workers are warm."
+    import scale_speed  # by this name the workers find the function too
+
+    with tempfile.TemporaryDirectory() as folder:
+        map_chunks(scale_speed.busy, range(40), folder + "/warm", chunk_size=10, progress=False, **engine)  # type: ignore[arg-type]
+        start = time.perf_counter()
+        map_chunks(scale_speed.busy, range(items), folder + "/run", chunk_size=25, progress=False, **engine)  # type: ignore[arg-type]
+        return time.perf_counter() - start
+
+
+def scaling(rounds: int = 3) -> dict[str, float]:
+    "Two workers against one, in turns."
+    here, cores, one, two = [], [], [], []
+    with cluster(1) as single, cluster(2) as double:
+        for _ in range(rounds):
+            here.append(seconds())
+            cores.append(seconds(workers=2))
+            one.append(seconds(scheduler=single))
+            two.append(seconds(scheduler=double))
+    return {
+        "two processes over one": float(np.median(np.divide(here, cores))),
+        "two Dask workers over one": float(np.median(np.divide(one, two))),
+        "one Dask worker over a plain process": float(np.median(np.divide(here, one))),
+    }
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_of_100_gigabytes() -> float:
+    "Megabytes that a run over 100 GB takes more than one over the first gigabyte: a sparse file of zeros."
+    width, rows = 1_000_000, 12_500
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "big.npy"
+        with path.open("wb") as file:
+            header = {"descr": "<f8", "fortran_order": False, "shape": (rows, width)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + 8 * rows * width)
+        source = ArrayFile(path)
+        map_chunks(row_sums, source[:120], f"{folder}/first", chunk_size=25, progress=False)
+        del file
+        before = peak()
+        map_chunks(row_sums, source, f"{folder}/all", chunk_size=25, progress=False)
+        return peak() - before
+
+
+def costs() -> pd.DataFrame:
+    "Processor time and bytes of one item of each system, on one core, in batches as the commands use them."
+    import torch
+
+    from anomaly_nb.audio import log_mel, write_audio
+    from anomaly_nb.dcase import SoundDetector, render_clip
+    from anomaly_nb.spectra import SpectrumDetector, simulate_spectra
+    from anomaly_nb.srcnn import SpectralResidual
+
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    day = pd.Series(
+        np.sin(np.arange(1440) / 230) + random.normal(size=1440) / 5, pd.date_range("2026", periods=1440, freq="min")
+    )
+    detector, streams = SpectralResidual().fit(day), SpectralResidual().fit(day)
+    stream = streams.stream(day)
+    spectra = simulate_spectra(300, 0)
+    spectrum_detector = SpectrumDetector(epochs=1).fit(spectra)
+    clips = np.stack([render_clip("fan", 0, number=i, seconds=10).audio for i in range(16)])
+    folder = tempfile.TemporaryDirectory()
+    files = [Path(folder.name) / f"{number}.wav" for number in range(len(clips))]
+    for file, clip in zip(files, clips, strict=True):
+        write_audio(file, clip, 16000)
+    sounds = SoundDetector("knn").fit(files)
+    work: dict[tuple[str, str], tuple[Callable[[], object], int, int]] = {
+        ("a new point of a known curve", "SpectralResidual.stream"): (lambda: stream.update(0.5), 1, 8),
+        ("a curve of 1,440 points, learned and scored", "SpectralResidual"): (
+            lambda: SpectralResidual().fit(day).detect(day),
+            1,
+            1440 * 8,
+        ),
+        ("a curve of 1,440 points, scored", "SpectralResidual"): (lambda: detector.decision_function(day), 1, 1440 * 8),
+        ("a spectrum", "SpectrumDetector"): (
+            lambda: spectrum_detector.decision_function(spectra),
+            300,
+            int(spectra.flux.shape[1]) * 12,
+        ),
+        ("ten seconds of sound, log-mel only", "log_mel"): (lambda: log_mel(clips), 16, 320_000),
+        ("ten seconds of sound, scored", "SoundDetector"): (lambda: sounds.decision_function(files), 16, 320_000),
+    }
+    rows = []
+    for (item, what), (function, count, size) in work.items():
+        function()
+        best = float("inf")
+        for _ in range(5):
+            start = time.process_time()
+            function()
+            best = min(best, time.process_time() - start)
+        rows.append({"item": item, "by": what, "ms of one core": best / count * 1e3, "bytes read": size})
+    folder.cleanup()
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    RESULTS.mkdir(exist_ok=True)
+    table = costs()
+    print(table.round(3).to_string(index=False))
+    table.to_csv(RESULTS / "scale_costs.csv", index=False, float_format="%.4g")
+    figures = {
+        "map_chunks over a plain loop, 10 ms items, chunks of 1": overhead(1),
+        "map_chunks over a plain loop, 10 ms items, chunks of 20": overhead(20),
+        **scaling(),
+        "MB more for 100 GB than for its first gigabyte": memory_of_100_gigabytes(),
+    }
+    table = pd.DataFrame(figures.items(), columns=["what", "figure"])
+    print(table.round(3).to_string(index=False))
+    table.to_csv(RESULTS / "scale_speed.csv", index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    main()
