@@ -187,6 +187,15 @@ class Detector(Parameters, ABC):
         self._check_fitted()
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
 
+    def __sklearn_tags__(self) -> Any:
+        "What scikit-learn asks the steps of a pipeline for."
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags("outlier_detector", TargetTags(required=False), input_tags=InputTags(two_d_array=False))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "threshold_")
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "threshold_"):
             raise DataError(f"This {type(self).__name__} has not been fitted. Call fit() first.")
