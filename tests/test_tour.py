@@ -16,4 +16,9 @@ def test_the_quick_tour_is_one_self_contained_page(tmp_path):
     assert "SRCNN" in page and "|x - median|" in page
     tables = re.findall("<table.*?</table>", page, flags=re.DOTALL)
     assert len(tables) == page.count("<section") and not any("nan" in table.lower() for table in tables)
-    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [".lock", "chapters", "index.html"]
+    (tmp_path / "report/index.html").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "report/chapters").iterdir()}
+    subprocess.run([command, "--quick", "--out", tmp_path / "report"], check=True, cwd=tmp_path)
+    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "report/chapters").iterdir()}
+    assert (tmp_path / "report/index.html").read_text(encoding="utf-8") == page
