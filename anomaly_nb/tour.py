@@ -121,8 +121,8 @@ def idea_figure() -> Figure:
 # %% ../nbs/07_tour.ipynb #6bc3aa3f
 INTRODUCTION = (
     "Turn data into a spectral picture, learn what normal looks like, and let what cannot be explained speak as a "
-    "score. Each chapter runs one system on the data that come with the package: what it is for, the lines of Python that do "
-    "it, what it found, and a table in which simple baselines stand beside it."
+    "score. Each chapter runs one system on the data that come with the package: what it is for, the lines of Python "
+    "that do it, what it found, and a table in which simple baselines stand beside it."
 )
 
 

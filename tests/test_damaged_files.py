@@ -184,5 +184,7 @@ def test_only_data_errors(name: str, inputs: int, tmp_path: Path) -> None:
             except DataError:
                 refused += 1
             except Exception as error:
-                pytest.fail(f"input {number}: {type(error).__name__}: {error}; {json.dumps(damaged[:80].decode('latin1'))}")
+                pytest.fail(
+                    f"input {number}: {type(error).__name__}: {error}; {json.dumps(damaged[:80].decode('latin1'))}"
+                )
     assert refused > inputs / 50

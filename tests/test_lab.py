@@ -1,0 +1,123 @@
+"""Each study in a real JupyterLab, driven by a real browser."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted(str(path.relative_to(ROOT / "nbs")) for path in (ROOT / "nbs").glob("*/study*.ipynb"))
+BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+STATE = """
+const panel = window.jupyterapp.shell.currentWidget;
+if (!panel || !panel.content || !panel.content.widgets || !panel.sessionContext.session) return null;
+const cells = panel.content.widgets.filter(cell => cell.model.type === 'code').map(cell => cell.model);
+const outputs = cells.flatMap(model => model.sharedModel.toJSON().outputs);
+return {
+    kernel: panel.sessionContext.session.kernel?.status,
+    waiting: cells.filter(model => !model.executionCount && model.sharedModel.source.trim()).length,
+    errors: outputs.filter(output => output.output_type === 'error').map(output => output.ename + ': ' + output.evalue),
+    pictures: outputs.filter(output => output.data && output.data['image/png']).length,
+};
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def without_slow_cells(source: Path, target: Path) -> int:
+    "Copy a notebook without outputs and without the cells that take minutes; how many pictures are left to be drawn."
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    kept = [cell for cell in notebook["cells"] if not "".join(cell["source"]).startswith("#| slow")]
+    pictures = sum("image/png" in output.get("data", {}) for cell in kept for output in cell.get("outputs", []))
+    notebook["cells"] = [
+        cell | {"outputs": [], "execution_count": None} if "outputs" in cell else cell for cell in kept
+    ]
+    target.write_text(json.dumps(notebook), encoding="utf-8")
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    "JupyterLab on a copy of the notebooks and of the tables that they show."
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+    if not BROWSER or not DRIVER:
+        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
+    folder, port = tmp_path_factory.mktemp("lab"), free_port()
+    for part in ("nbs", "benchmarks"):
+        shutil.copytree(ROOT / part, folder / part)
+    options = [f"--ServerApp.port={port}", "--no-browser", "--IdentityProvider.token=", "--expose-app-in-browser"]
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={folder}", "--allow-root"]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths, "IN_TEST": "1"}, **quiet)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api", timeout=2).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline and server.poll() is None, "JupyterLab does not start"
+                time.sleep(0.3)
+        yield address, folder / "nbs"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+    if not BROWSER or not DRIVER:
+        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
+    assert selenium
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    profile = tmp_path_factory.mktemp("profile")
+    for option in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{option}")
+    for option in ("disable-component-update", "disable-sync", "window-size=1280,1000", f"user-data-dir={profile}"):
+        options.add_argument(f"--{option}")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def wait_for(driver: Any, ready: str, seconds: float) -> dict[str, Any]:
+    "The notebook's state as soon as a condition on it holds and nothing changes for a second."
+    deadline, before = time.monotonic() + seconds, None
+    while True:
+        state = driver.execute_script(STATE) if driver.execute_script("return !!window.jupyterapp") else None
+        if state and state == before and eval(ready, {}, state):
+            return dict(state)
+        assert time.monotonic() < deadline, f"not {ready}: {state}"
+        before = state
+        time.sleep(1.0)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_study_runs_in_the_lab(study: str, lab: tuple[str, Path], browser: Any) -> None:
+    address, notebooks = lab
+    pictures = without_slow_cells(ROOT / "nbs" / study, notebooks / study)
+    browser.get(f"{address}/lab/tree/nbs/{study}?reset")
+    wait_for(browser, "kernel == 'idle' and waiting > 0", 90)
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    state = wait_for(browser, "errors or (kernel == 'idle' and waiting == 0)", 240)
+    assert state["errors"] == []
+    assert state["pictures"] == pictures
