@@ -100,9 +100,12 @@ def _audio_notes(place: str, info: AudioInfo, sample_rate: int) -> Iterator[Prob
         yield Problem(place, f"{info.channels} channels", "the first is used", False)
 
 # %% ../../nbs/dcase/00_data.ipynb #d0cf3258
-def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[dict[str, Any]], list[Problem]]:
+_COLUMNS = [*Clip._fields, "samples", "seconds", "sample_rate", "channels"]  # of the table of clips
+
+
+def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[Any, ...]], list[Problem]]:
     "Clips and problems of one type: names and headers."
-    clips, problems = list[dict[str, Any]](), list[Problem]()
+    clips, problems = list[tuple[Any, ...]](), list[Problem]()
     for split in ("train", "test"):
         part = f"{machine_type}/{split}"
         files = sorted(path for path in (root / part).rglob("*") if path.is_file())
@@ -123,13 +126,8 @@ def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[dict[st
                 problems.append(Problem(place, problem, remedy, True))
                 continue
             problems.extend(_audio_notes(place, info, sample_rate))
-            samples = (
-                info.samples if info.sample_rate == sample_rate else -(-info.samples * sample_rate // info.sample_rate)
-            )
-            clips.append(
-                {**clip._asdict(), "samples": samples, "seconds": samples / sample_rate, **info._asdict()}
-                | {"samples": samples}
-            )
+            samples = -(-info.samples * sample_rate // info.sample_rate)
+            clips.append((*clip, samples, samples / sample_rate, info.sample_rate, info.channels))
     return clips, problems
 
 # %% ../../nbs/dcase/00_data.ipynb #2a730c97
@@ -171,6 +169,19 @@ def _count_problems(clips: pd.DataFrame, machine_type: str) -> Iterator[Problem]
             yield Problem(f"{machine_type}/test {machine_id}", what, "download it again", False)
 
 # %% ../../nbs/dcase/00_data.ipynb #06dbed1c
+def _types(root: Path, wanted: Sequence[str] | None) -> list[str]:
+    "The machine types of a folder, or those of them that are wanted."
+    present = [path.name for path in sorted(root.glob("*")) if any((path / s).is_dir() for s in ("train", "test"))]
+    if not present:
+        raise MissingDataError(f"{root}: no machine type here. Expected folders like {root}/fan/train.")
+    for machine_type in wanted or ():
+        if machine_type not in present:
+            raise MissingDataError(
+                f"{root}: no folder {machine_type!r} with train or test. There are: {', '.join(present)}."
+            )
+    return list(present if wanted is None else wanted)
+
+# %% ../../nbs/dcase/00_data.ipynb #019ebb56
 class DCASEFolder:
     "A folder in the layout of DCASE 2020 Task 2: what is in it, and what is wrong with it."
 
@@ -182,22 +193,12 @@ class DCASEFolder:
         official: bool = False,  # compare the numbers of clips with the development set
     ) -> None:
         self.root, self.sample_rate = Path(root), sample_rate
-        present = [
-            path.name for path in sorted(self.root.glob("*")) if any((path / s).is_dir() for s in ("train", "test"))
-        ]
-        if not present:
-            raise MissingDataError(f"{root}: no machine type here. Expected folders like {root}/fan/train.")
-        self.machine_types = list(present if machine_types is None else machine_types)
-        rows, self._problems = list[dict[str, Any]](), list[Problem]()
+        self.machine_types = _types(self.root, machine_types)
+        rows, self._problems = list[tuple[Any, ...]](), list[Problem]()
         for machine_type in self.machine_types:
-            if machine_type not in present:
-                raise MissingDataError(
-                    f"{root}: no folder {machine_type!r} with train or test. There are: {', '.join(present)}."
-                )
             clips, problems = _scan(self.root, machine_type, sample_rate)
             rows, self._problems = rows + clips, self._problems + problems
-        columns = [*Clip._fields, "samples", "seconds", *AudioInfo._fields[:2]]
-        self.clips = pd.DataFrame(rows, columns=columns)
+        self.clips = pd.DataFrame(rows, columns=_COLUMNS)
         self._problems += [*_length_problems(self.clips, self.root), *_label_problems(self.clips)]
         for machine_type in self.machine_types if official else ():
             self._problems += _count_problems(self.clips, machine_type)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -35,40 +35,32 @@ if TYPE_CHECKING:
 class Group:
     "What is kept of a group of clips."
 
-    def __init__(self, shape: tuple[int, int], reference: "Group | None" = None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],  # (n_mels, width) of the aligned pictures
+        size: int,  # clips that will come
+        reference: "Group | None" = None,  # training clips, for groups that are compared with them
+    ) -> None:
         self.moments, self.reference = Moments(shape), reference
         self.distance = np.zeros(shape)  # sum of |x - mean of the reference|
         self.histogram: BinHistogram | None = None
         if reference is not None:
             self.histogram = BinHistogram(reference.moments.mean, np.sqrt(reference.moments.variance))
-        self._bands, self._spread = list[Audio](), list[Audio]()
-        self._columns, self._surprise = list[Audio](), list[float]()
+        self.bands = np.zeros((size, shape[0]), np.float32)  # mean level of each band in dB
+        self.spread = np.zeros((size, shape[0]), np.float32)  # standard deviation over time of each band in dB
+        self.columns = np.zeros((size, shape[1]), np.float32)  # mean level of each column in dB
+        self._surprise = list[float]()
 
-    def add(self, pictures: Audio, clips: Audio, surprise: Sequence[float]) -> None:
-        "Take in aligned pictures `(b, n_mels, width)`, unaligned ones `(b, n_mels, T)`, and their pauses' scores."
-        self.moments.add(pictures)
+    def add(self, picture: Audio, clip: Audio, surprise: Sequence[float]) -> None:
+        "Take in a clip: aligned picture `(n_mels, width)`, unaligned one `(n_mels, T)`, score of its pauses if any."
+        row = self.moments.count
+        self.bands[row], self.spread[row] = clip.mean(axis=1), clip.std(axis=1)
+        self.columns[row] = picture.mean(axis=0)
+        self.moments.add(picture[None])
         if self.reference is not None and self.histogram is not None:
-            self.distance += np.abs(pictures - self.reference.moments.mean).sum(axis=0)
-            self.histogram.add(pictures)
-        self._bands.extend(clips.mean(axis=2))
-        self._spread.extend(clips.std(axis=2))
-        self._columns.extend(pictures.mean(axis=1).astype(np.float32))
+            self.distance += np.abs(picture - self.reference.moments.mean)
+            self.histogram.add(picture[None])
         self._surprise.extend(surprise)
-
-    @property
-    def bands(self) -> Audio:
-        "Mean level of each band `(n, n_mels)` in dB."
-        return np.array(self._bands)
-
-    @property
-    def spread(self) -> Audio:
-        "Standard deviation over time of each band `(n, n_mels)` in dB."
-        return np.array(self._spread)
-
-    @property
-    def columns(self) -> Audio:
-        "Mean level of each column `(n, width)` in dB."
-        return np.array(self._columns)
 
     @property
     def surprise(self) -> FloatArray:
@@ -104,6 +96,24 @@ def _patches(shrunken: FloatArray, auc: FloatArray, recipe: LogMel, threshold: f
     return table.sort_values("bins", ascending=False, ignore_index=True)
 
 # %% ../../nbs/dcase/04_study.ipynb #a9dcfca5
+def _band_profile(train: Group, normal: Group, broken: Group, hertz: FloatArray) -> pd.DataFrame:
+    "A row for each band, from the mean levels of the clips."
+    levels = [group.bands.astype(np.float64) for group in (train, normal, broken)]
+    change = levels[2].mean(axis=0) - levels[0].mean(axis=0)
+    error = np.sqrt(sum(level.var(axis=0, ddof=1) / len(level) for level in (levels[0], levels[2])))
+    tests, labels = np.concatenate(levels[1:]), np.repeat([0, 1], [len(levels[1]), len(levels[2])])
+    return pd.DataFrame(
+        {
+            "hz": (hertz[:-1] + hertz[1:]) / 2,
+            "change": change,
+            "low": change - 1.96 * error,
+            "high": change + 1.96 * error,
+            "auc": [roc_auc(labels, band) for band in tests.T],
+            "variation": broken.spread.mean(axis=0) - train.spread.mean(axis=0),
+        }
+    )
+
+# %% ../../nbs/dcase/04_study.ipynb #9a16759b
 @dataclass
 class MachineStudy:
     "The results for one machine. Maps are `(n_mels, width)`; times are those of the aligner."
@@ -119,45 +129,30 @@ class MachineStudy:
     threshold: float = 3.0  # dB that make a bin part of the region
     notes: list[str] = field(default_factory=list)
 
-    @cached_property
+    def settle(self) -> Self:
+        "Take maps and p-values from what the groups hold, and free most of their memory."
+        normal, broken = self.normal, self.anomaly
+        assert normal.histogram is not None and broken.histogram is not None
+        # Mean distance of broken clips from the normal mean, minus that of normal test clips.
+        self.deviation: FloatArray = broken.distance / broken.moments.count - normal.distance / normal.moments.count
+        # AUC of each bin, broken against normal test clips, and bins with at most 5 % false discoveries.
+        self.auc, p = bin_auc(normal.histogram, broken.histogram)
+        self.significant: BoolArray = significant(p)
+        # Does time matter, in normal and in broken test clips?
+        self.time_p = time_locked(normal.columns), time_locked(broken.columns)
+        for group in (self.train, normal, broken):
+            group.histogram, group.distance, group.columns = None, np.zeros((0, 0)), np.zeros((0, 0), np.float32)
+        return self
+
+    @property
     def found(self) -> Comparison:
         "Broken against training clips."
         return compare(self.train.moments, self.anomaly.moments)
 
-    @cached_property
+    @property
     def control(self) -> Comparison:
         "Normal test clips against training clips: what the method finds by mistake."
         return compare(self.train.moments, self.normal.moments)
-
-    @cached_property
-    def deviation(self) -> FloatArray:
-        "Mean distance of broken clips from the normal mean, minus that of normal test clips."
-        return self.anomaly.distance / self.anomaly.moments.count - self.normal.distance / self.normal.moments.count
-
-    @cached_property
-    def _auc(self) -> tuple[FloatArray, FloatArray]:
-        assert self.normal.histogram is not None and self.anomaly.histogram is not None
-        return bin_auc(self.normal.histogram, self.anomaly.histogram)
-
-    @property
-    def auc(self) -> FloatArray:
-        "AUC of each bin, broken against normal test clips."
-        return self._auc[0]
-
-    @property
-    def significant(self) -> BoolArray:
-        "Bins that are significant with at most 5 % false discoveries."
-        return significant(self._auc[1])
-
-    def forget_histograms(self) -> None:
-        "Keep the AUC of each bin and free the histograms, which are most of the memory."
-        _ = self._auc
-        self.normal.histogram = self.anomaly.histogram = None
-
-    @cached_property
-    def time_p(self) -> tuple[float, float]:
-        "p-values of the question whether time matters, for normal and for broken test clips."
-        return time_locked(self.normal.columns), time_locked(self.anomaly.columns)
 
     @cached_property
     def patches(self) -> pd.DataFrame:
@@ -166,23 +161,7 @@ class MachineStudy:
 
     def band_profile(self) -> pd.DataFrame:
         "A row for each band: hz, mean change and its 95 % interval, AUC of the band, change of its spread over time."
-        normal, broken = self.normal.bands.astype(np.float64), self.anomaly.bands.astype(np.float64)
-        change = broken.mean(axis=0) - self.train.bands.mean(axis=0, dtype=np.float64)
-        error = np.sqrt(
-            broken.var(axis=0, ddof=1) / len(broken) + self.train.bands.var(axis=0, ddof=1) / len(self.train.bands)
-        )
-        labels = np.repeat([0, 1], [len(normal), len(broken)])
-        auc = [roc_auc(labels, np.concatenate([normal[:, i], broken[:, i]])) for i in range(normal.shape[1])]
-        return pd.DataFrame(
-            {
-                "hz": (self.recipe.hertz[:-1] + self.recipe.hertz[1:]) / 2,
-                "change": change,
-                "low": change - 1.96 * error,
-                "high": change + 1.96 * error,
-                "auc": auc,
-                "variation": self.anomaly.spread.mean(axis=0) - self.train.spread.mean(axis=0),
-            }
-        )
+        return _band_profile(self.train, self.normal, self.anomaly, self.recipe.hertz)
 
     def interval_auc(self) -> float:
         "AUC of the surprise at the pauses between clicks; NaN for machines that do not click."
@@ -193,53 +172,63 @@ class MachineStudy:
 
     def row(self) -> dict[str, Any]:
         "The machine in one row of a table."
-        profile = self.band_profile()
-        top = profile.iloc[int(np.argmax(profile["change"].abs().to_numpy()))]
-        return {
-            "type": self.machine_type,
-            "id": self.machine_id,
-            "train": self.train.moments.count,
-            "normal": self.normal.moments.count,
-            "anomaly": self.anomaly.moments.count,
-            "aligned": type(self.aligner).__name__.lower(),
-            "region": float(self.found.region(self.threshold).mean()),
-            "control_region": float(self.control.region(self.threshold).mean()),
-            "significant": float(self.significant.mean()),
-            "top_band_hz": float(top["hz"]),
-            "change": float(top["change"]),
-            "low": float(top["low"]),
-            "high": float(top["high"]),
-            "band_auc": float(top["auc"]),
-            "interval_auc": self.interval_auc(),
-            "time_p_normal": self.time_p[0],
-            "time_p_anomaly": self.time_p[1],
-        }
+        return _row(self)
 
     def sentence(self) -> str:
         "The machine in words."
-        row = self.row()
-        text = (
-            f"{row['anomaly']} broken clips differ by {self.threshold:g} {self.unit} or more in {row['region']:.1%} "
-            f"of the bins (held-out normal clips: {row['control_region']:.1%}). "
-            f"The band at {row['top_band_hz']:,.0f} Hz changes most: {row['change']:+.1f} {self.unit} "
-            f"(95 % interval {row['low']:+.1f} to {row['high']:+.1f}), AUC {row['band_auc']:.2f}."
-        )
-        if len(self.patches):
-            first = self.patches.iloc[0]
-            band = f"{first['low_hz']:,.0f} to {first['high_hz']:,.0f} Hz"
-            text += f" Largest region: {band}, {first['mean_db']:+.1f} {self.unit}."
-        if isinstance(self.aligner, Unaligned):
-            matters = "matters" if row["time_p_anomaly"] < 0.05 else "does not matter"
-            text += f" The time within the clip {matters} (p = {row['time_p_anomaly']:.3f})."
-        if np.isfinite(row["interval_auc"]):
-            text += f" Pauses between clicks tell broken from normal with AUC {row['interval_auc']:.2f}."
-        return " ".join([text, *self.notes])
+        return _sentence(self)
 
     def figure(self) -> "Figure":
         "Mean pictures, differences, AUC and band profile, with axes in Hz and seconds."
         return _machine_figure(self)
 
-# %% ../../nbs/dcase/04_study.ipynb #9a16759b
+# %% ../../nbs/dcase/04_study.ipynb #9bff9e3a
+def _row(study: MachineStudy) -> dict[str, Any]:
+    "The machine in one row of a table."
+    profile = study.band_profile()
+    top = profile.iloc[int(np.argmax(profile["change"].abs().to_numpy()))]
+    return {
+        "type": study.machine_type,
+        "id": study.machine_id,
+        "train": study.train.moments.count,
+        "normal": study.normal.moments.count,
+        "anomaly": study.anomaly.moments.count,
+        "aligned": type(study.aligner).__name__.lower(),
+        "region": float(study.found.region(study.threshold).mean()),
+        "control_region": float(study.control.region(study.threshold).mean()),
+        "significant": float(study.significant.mean()),
+        "top_band_hz": float(top["hz"]),
+        "change": float(top["change"]),
+        "low": float(top["low"]),
+        "high": float(top["high"]),
+        "band_auc": float(top["auc"]),
+        "interval_auc": study.interval_auc(),
+        "time_p_normal": study.time_p[0],
+        "time_p_anomaly": study.time_p[1],
+    }
+
+# %% ../../nbs/dcase/04_study.ipynb #8a4e1444
+def _sentence(study: MachineStudy) -> str:
+    "The machine in words."
+    row = study.row()
+    text = (
+        f"{row['anomaly']} broken clips differ by {study.threshold:g} {study.unit} or more in {row['region']:.1%} "
+        f"of the bins (held-out normal clips: {row['control_region']:.1%}). "
+        f"The band at {row['top_band_hz']:,.0f} Hz changes most: {row['change']:+.1f} {study.unit} "
+        f"(95 % interval {row['low']:+.1f} to {row['high']:+.1f}), AUC {row['band_auc']:.2f}."
+    )
+    if len(study.patches):
+        first = study.patches.iloc[0]
+        band = f"{first['low_hz']:,.0f} to {first['high_hz']:,.0f} Hz"
+        text += f" Largest region: {band}, {first['mean_db']:+.1f} {study.unit}."
+    if isinstance(study.aligner, Unaligned):
+        matters = "matters" if row["time_p_anomaly"] < 0.05 else "does not matter"
+        text += f" The time within the clip {matters} (p = {row['time_p_anomaly']:.3f})."
+    if np.isfinite(row["interval_auc"]):
+        text += f" Pauses between clicks tell broken from normal with AUC {row['interval_auc']:.2f}."
+    return " ".join([text, *study.notes])
+
+# %% ../../nbs/dcase/04_study.ipynb #30acbdf4
 def _machine_figure(study: MachineStudy) -> "Figure":
     "Six panels for one machine."
     from matplotlib.figure import Figure
@@ -254,13 +243,14 @@ def _machine_figure(study: MachineStudy) -> "Figure":
         "vmin": float(np.quantile(mean, 0.01)),
         "vmax": float(max(mean.max(), study.anomaly.moments.mean.max())),
     }
-    widest = max(study.threshold, float(np.abs(study.found.shrunken).max()))
+    shrunken = study.found.shrunken
+    widest = max(study.threshold, float(np.abs(shrunken).max()))
     signed = {"cmap": "RdBu_r", "vmin": -widest, "vmax": widest}
     ranked = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1}
     panels: list[tuple[str, FloatArray, dict[str, Any]]] = [
         ("mean of normal training clips", mean, limits),
         ("mean of broken clips", study.anomaly.moments.mean, limits),
-        ("shrunken difference", study.found.shrunken, signed),
+        ("shrunken difference", shrunken, signed),
         ("mean distance, minus the control's", study.deviation, signed),
         (
             "AUC of each bin, significant ones only",
@@ -303,6 +293,21 @@ def _player(clip: Clip, seconds: float = 4.0) -> str:
     return f"{escape(clip.path.name)} <audio controls src='data:audio/ogg;base64,{sound}'></audio>"
 
 # %% ../../nbs/dcase/04_study.ipynb #e661dc37
+def _save_maps(machine: MachineStudy, path: Path) -> None:
+    "Maps `(n_mels, width)` and edges of the bands, as float32."
+    found = machine.found
+    maps = {
+        "shrunken": found.shrunken,
+        "deviation": machine.deviation,
+        "auc": machine.auc,
+        "effect": found.effect,
+        "normal": machine.train.moments.mean,
+        "hertz": machine.recipe.hertz,
+    }
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **{name: value.astype(np.float32) for name, value in maps.items()})  # type: ignore[arg-type]
+
+# %% ../../nbs/dcase/04_study.ipynb #b4dc23a3
 @dataclass
 class StudyReport:
     "The results for all machines of a folder."
@@ -331,42 +336,69 @@ class StudyReport:
         with atomic_path(out / "study.csv") as path:
             self.table().to_csv(path, index=False)
         for machine in self.machines:
-            maps = {"shrunken": machine.found.shrunken, "deviation": machine.deviation, "auc": machine.auc}
-            maps |= {
-                "effect": machine.found.effect,
-                "normal": machine.train.moments.mean,
-                "hertz": machine.recipe.hertz,
-            }
-            with atomic_path(out / "maps" / f"{machine.machine_type}_{machine.machine_id}.npz") as path:
-                np.savez_compressed(path, **{name: value.astype(np.float32) for name, value in maps.items()})  # type: ignore[arg-type]
+            _save_maps(machine, out / "maps" / f"{machine.machine_type}_{machine.machine_id}.npz")
         with atomic_path(out / "study.html") as path:
             path.write_text(self.html(), encoding="utf-8")
         return out / "study.html"
 
     def html(self) -> str:
         "The report as one page without outside files."
-        problems = self.folder.problems
-        parts = [
-            _HEAD,
-            "<h1>Where broken machines sound different</h1>",
-            *(f"<p><b>Note.</b> {escape(note)}</p>" for note in self.notes),
-            problems.to_html(index=False, border=0) if len(problems) else "<p>The folder has no problem.</p>",
-            self.table().round(3).to_html(index=False, border=0),
-        ]
-        for machine_type, sentences in self.summaries().items():
-            parts.append(f"<h2>{escape(machine_type)}</h2>")
-            chosen = [machine for machine in self.machines if machine.machine_type == machine_type]
-            for machine, sentence in zip(chosen, sentences, strict=True):
-                parts += [f"<p>{escape(sentence)}</p>", _image(machine.figure(), machine.machine_id)]
-                for label in (0, 1):
-                    clips = self.folder.select(machine_type, "test", machine.machine_id, label)
-                    parts += [f"<p>{_player(clip)}</p>" for clip in clips[:1]]
-        return "\n".join(parts) + "</html>\n"
+        return _page(self)
 
     def _repr_html_(self) -> str:
         return self.table().round(3).to_html(index=False, border=0)
 
+# %% ../../nbs/dcase/04_study.ipynb #ba6d5da7
+def _page(report: StudyReport) -> str:
+    "The report as one page without outside files."
+    problems = report.folder.problems
+    parts = [
+        _HEAD,
+        "<h1>Where broken machines sound different</h1>",
+        *(f"<p><b>Note.</b> {escape(note)}</p>" for note in report.notes),
+        problems.to_html(index=False, border=0) if len(problems) else "<p>The folder has no problem.</p>",
+        report.table().round(3).to_html(index=False, border=0),
+    ]
+    for machine_type, sentences in report.summaries().items():
+        parts.append(f"<h2>{escape(machine_type)}</h2>")
+        chosen = [machine for machine in report.machines if machine.machine_type == machine_type]
+        for machine, sentence in zip(chosen, sentences, strict=True):
+            parts += [f"<p>{escape(sentence)}</p>", _image(machine.figure(), machine.machine_id)]
+            for label in (0, 1):
+                clips = report.folder.select(machine_type, "test", machine.machine_id, label)
+                parts += [f"<p>{_player(clip)}</p>" for clip in clips[:1]]
+    return "\n".join(parts) + "</html>\n"
+
 # %% ../../nbs/dcase/04_study.ipynb #757913cf
+def _aligner(way: str, pictures: Sequence[Audio], frames: int) -> tuple[Aligner, Intervals | None, list[str]]:
+    "An alignment learned from some training clips; where that fails, none, and a note that says why."
+    try:
+        if way == "cycle":
+            return Cycle.fit(pictures), None, []
+        if way == "events":
+            intervals = Intervals.fit(pictures)
+            return intervals.events, intervals, []
+    except DataError as error:
+        return Unaligned(frames), None, [f"Not aligned: {error}"]
+    return Unaligned(frames), None, []
+
+# %% ../../nbs/dcase/04_study.ipynb #89af8673
+def _complete(folder: DCASEFolder) -> tuple[list[tuple[str, str]], list[str]]:
+    "Type and id of the machines with enough clips of each kind, and what is left out."
+    chosen, notes, problems = list[tuple[str, str]](), list[str](), folder.problems
+    unusable = problems.loc[problems["serious"] & problems["place"].str.endswith(".wav"), "place"].nunique()
+    if unusable:
+        notes.append(f"{unusable} clips are not usable and take no part; the table of problems says why.")
+    kinds, table = ["train", "normal", "anomaly"], folder.counts()
+    for (machine_type, machine_id), counts in zip(table.index.tolist(), table[kinds].to_numpy(), strict=True):
+        if counts.min() >= 2:
+            chosen.append((str(machine_type), str(machine_id)))
+        else:
+            few = ", ".join(f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True))
+            notes.append(f"{machine_type} {machine_id} is left out: {few} clips; at least 2 of each are needed.")
+    return chosen, notes
+
+# %% ../../nbs/dcase/04_study.ipynb #0302d4ec
 logger = logging.getLogger(__name__)
 ALIGN = {"slider": "cycle", "valve": "events"}
 View = Callable[[str, Audio], Audio]  # machine type, spectrograms (b, n_mels, T) in dB -> pictures of the same shape
@@ -381,7 +413,7 @@ class SpectrogramStudy:
         machine_types: Sequence[str] | None = None,  # which types; None takes all
         recipe: LogMel = HTK,  # of the spectrograms
         align: Mapping[str, str] | None = None,  # "cycle", "events" or "none" by type, beside the usual ones
-        batch_size: int = 8,  # clips in memory
+        batch_size: int = 4,  # clips in memory
         view: View | None = None,  # other pictures than spectrograms
     ) -> None:
         self.folder = DCASEFolder(root, machine_types, recipe.sample_rate)
@@ -396,58 +428,34 @@ class SpectrogramStudy:
         out: Path | str | None = None,  # folder for the report; None writes nothing
     ) -> StudyReport:  # results for all machines that have both labels
         "Study all machines. Raises `DataError` if there is none with training, normal and broken clips."
-        machines, notes = list[MachineStudy](), list[str]()
-        problems = self.folder.problems
-        unusable = problems.loc[problems["serious"] & problems["place"].str.endswith(".wav"), "place"].nunique()
-        if unusable:
-            notes.append(f"{unusable} clips are not usable and take no part; the table of problems says why.")
-        table = self.folder.counts()
-        for (machine_type, machine_id), counts in zip(table.index.tolist(), table.to_dict("records"), strict=True):
-            kinds = ("train", "normal", "anomaly")
-            if min(counts[kind] for kind in kinds) < 2:
-                few = ", ".join(f"{counts[kind]:.0f} {kind}" for kind in kinds)
-                notes.append(f"{machine_type} {machine_id} is left out: {few} clips; at least 2 of each are needed.")
-                continue
-            logger.info("%s %s", machine_type, machine_id)
-            machines.append(self._machine(str(machine_type), str(machine_id)))
-        if not machines:
+        chosen, notes = _complete(self.folder)
+        if not chosen:
             raise DataError(
                 f"{self.folder.root}: no machine with 2 training, normal and broken clips. {' '.join(notes)}"
             )
+        machines = list[MachineStudy]()
+        for machine_type, machine_id in chosen:
+            logger.info("%s %s", machine_type, machine_id)
+            machines.append(self._machine(machine_type, machine_id))
         report = StudyReport(self.folder, machines, notes)
         if out is not None:
             report.save(out)
         return report
 
-    def _aligner(self, clips: Sequence[Clip], frames: int) -> tuple[Aligner, Intervals | None, list[str]]:
-        "Learn the alignment from some training clips."
-        way = self.align.get(clips[0].machine_type, "none")
-        if way == "none":
-            return Unaligned(frames), None, []
-        samples = self.folder.samples(clips[0].machine_type)
-        pictures = [picture for _, batch in spectrogram_batches(clips[:24], samples, self.recipe) for picture in batch]
-        try:
-            if way == "cycle":
-                return Cycle.fit(pictures), None, []
-            intervals = Intervals.fit(pictures)
-            return intervals.events, intervals, []
-        except DataError as error:
-            return Unaligned(frames), None, [f"Not aligned: {error}"]
-
     def _machine(self, machine_type: str, machine_id: str) -> MachineStudy:
         samples = self.folder.samples(machine_type)
-        train = self.folder.select(machine_type, "train", machine_id)
-        aligner, intervals, notes = self._aligner(train, self.recipe.frames(samples))
-        shape = (self.recipe.n_mels, aligner.width)
-        reference = Group(shape)
+        train, test = (self.folder.select(machine_type, split, machine_id) for split in ("train", "test"))
+        way, frames = self.align.get(machine_type, "none"), self.recipe.frames(samples)
+        batches = spectrogram_batches(train[:24] if way != "none" else [], samples, self.recipe)
+        aligner, intervals, notes = _aligner(way, [picture for _, batch in batches for picture in batch], frames)
+        shape, broken = (self.recipe.n_mels, aligner.width), sum(clip.label for clip in test)
+        reference = Group(shape, len(train))
         self._gather([reference], train, samples, aligner, intervals)
-        normal, anomaly = Group(shape, reference), Group(shape, reference)
-        test = self.folder.select(machine_type, "test", machine_id)
+        normal, anomaly = Group(shape, len(test) - broken, reference), Group(shape, broken, reference)
         self._gather([reference, normal, anomaly], test, samples, aligner, intervals)
         study = MachineStudy(machine_type, machine_id, self.recipe, aligner, reference, normal, anomaly, notes=notes)
         study.unit = "dB" if self.view is None else "dB of residual"
-        study.forget_histograms()
-        return study
+        return study.settle()
 
     def _gather(
         self, groups: list[Group], clips: Sequence[Clip], samples: int, aligner: Aligner, intervals: Intervals | None
@@ -460,4 +468,4 @@ class SpectrogramStudy:
                 if not isinstance(aligner, Unaligned):
                     aligned = folded(picture, aligner.columns(spectrogram), aligner.width).astype(np.float32)
                 surprise = [] if intervals is None else [intervals.score(spectrogram)]
-                groups[0 if clip.split == "train" else 1 + clip.label].add(aligned[None], picture[None], surprise)
+                groups[0 if clip.split == "train" else 1 + clip.label].add(aligned, picture, surprise)

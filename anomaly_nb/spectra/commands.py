@@ -22,7 +22,6 @@ from .baseline import ResidualDetector, SpectrumPCA
 from .benchmark import simulate_spectra
 from .cutouts import fetch_sdss_image
 from .data import Spectra, concatenate
-from .detector import SpectrumDetector
 from .preparation import faults
 from .readers import read_desi, read_sdss, read_table
 from .report import plot_detection
@@ -84,6 +83,8 @@ def spectra_train(
     seed: int = 0,  # Of everything
 ) -> None:
     "Train a detector on normal spectra and keep it in a folder. Example: spectra_train --simulate 1200 --out model"
+    from anomaly_nb.spectra.detector import SpectrumDetector
+
     with command_line():
         if simulate:
             spectra = simulate_spectra(simulate, seed)
@@ -111,13 +112,18 @@ def load_detector(
         kind = json.loads((folder / "detector.json").read_text()).get("detector")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: no trained detector here. Run spectra_train --out {folder} first.") from error
-    detector: ResidualDetector = (SpectrumPCA if kind == "SpectrumPCA" else SpectrumDetector).load(folder)
+    if kind == "SpectrumPCA":
+        detector: ResidualDetector = SpectrumPCA.load(folder)
+    else:
+        from anomaly_nb.spectra.detector import SpectrumDetector
+
+        detector = SpectrumDetector.load(folder)
     digest = hashlib.sha256()
     for name in ("detector.json", "state.safetensors"):
         digest.update((folder / name).read_bytes())
     return detector, digest.hexdigest()[:16]
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #4b53086f
 def _write_json(path: Path, content: Any) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -142,6 +148,34 @@ def _draw(detector: ResidualDetector, spectra: Spectra, records: list[dict[str, 
                 plot_detection(detector, spectra[row], fetch).savefig(temporary, dpi=80)
 
 
+def _result(path: Path, detector: ResidualDetector, out: Path, figures: int, images: bool) -> dict[str, Any]:
+    "What was found in one file, from an earlier run where that is still true."
+    kept = out / "results" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.json"
+    if kept.exists() and kept.stat().st_mtime >= path.stat().st_mtime:
+        result: dict[str, Any] = json.loads(kept.read_text())
+        return result
+    _, spectra, reasons = next(usable([path]))
+    judged = _judge(detector, spectra) if len(spectra) else []
+    drawn = len(list((out / "figures").glob("*.png")))
+    _draw(detector, spectra, judged[: max(figures - drawn, 0)], out, images)
+    result = {"file": path.name, "records": judged, "skipped": reasons}
+    _write_json(kept, result)
+    return result
+
+
+def _write_tables(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -> None:
+    "table.csv, regions.csv, skipped.csv and summary.json from all results."
+    columns = ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value"]
+    table = pd.DataFrame(records, columns=columns).sort_values("score", ascending=False)
+    regions = pd.DataFrame([{"id": record["id"], **region} for record in records for region in record["regions"]])
+    tables = {"table": table, "regions": regions, "skipped": pd.DataFrame(skipped.items(), columns=["id", "reason"])}
+    for name, rows in tables.items():
+        with atomic_path(out / f"{name}.csv") as temporary:
+            rows.to_csv(temporary, index=False)
+    anomalous = table.loc[table["is_anomaly"].astype(bool), "id"].tolist()
+    _write_json(out / "summary.json", {"spectra": len(table), "anomalous": anomalous, "skipped": skipped})
+
+# %% ../../nbs/spectra/12_commands.ipynb #ce0eb7b8
 @call_parse
 def spectra_detect(
     source: Path,  # File or folder of spectra
@@ -160,31 +194,9 @@ def spectra_detect(
         skipped: dict[str, str] = {}
         records: list[dict[str, Any]] = []
         for path in spectra_files(source):
-            kept = out / "results" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.json"
-            if kept.exists() and kept.stat().st_mtime >= path.stat().st_mtime:
-                result = json.loads(kept.read_text())
-            else:
-                _, spectra, reasons = next(usable([path]))
-                judged = _judge(detector, spectra) if len(spectra) else []
-                drawn = len(list((out / "figures").glob("*.png")))
-                _draw(detector, spectra, judged[: max(figures - drawn, 0)], out, images)
-                result = {"file": path.name, "records": judged, "skipped": reasons}
-                _write_json(kept, result)
+            result = _result(path, detector, out, figures, images)
             skipped |= result["skipped"]
             records += result["records"]
         _write_tables(out, records, skipped)
         odd = sum(record["is_anomaly"] for record in records)
         logger.info("%d spectra, %d anomalous, %d skipped: %s", len(records), odd, len(skipped), out / "table.csv")
-
-
-def _write_tables(out: Path, records: list[dict[str, Any]], skipped: dict[str, str]) -> None:
-    "table.csv, regions.csv, skipped.csv and summary.json from all results."
-    columns = ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value"]
-    table = pd.DataFrame(records, columns=columns).sort_values("score", ascending=False)
-    regions = pd.DataFrame([{"id": record["id"], **region} for record in records for region in record["regions"]])
-    tables = {"table": table, "regions": regions, "skipped": pd.DataFrame(skipped.items(), columns=["id", "reason"])}
-    for name, rows in tables.items():
-        with atomic_path(out / f"{name}.csv") as temporary:
-            rows.to_csv(temporary, index=False)
-    anomalous = table.loc[table["is_anomaly"].astype(bool), "id"].tolist()
-    _write_json(out / "summary.json", {"spectra": len(table), "anomalous": anomalous, "skipped": skipped})

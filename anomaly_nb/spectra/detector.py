@@ -14,7 +14,7 @@ import torch
 
 from .baseline import ResidualDetector
 from .data import Float32Array
-from .linear import absorb, fit_basis, local_features, solve_coefficients
+from .linear import absorb, fit_basis, local_features, solve, solve_coefficients
 from .network import MaskedSpanAutoencoder, reconstruct, train_network
 from .preparation import RestSpectra
 
@@ -48,11 +48,11 @@ class SpectrumDetector(ResidualDetector):
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:
         left = rest.flux if self.network_ is None else rest.flux - reconstruct(self.network_, rest)
         prior = 100 * self.variances_
-        coefficients, weight = solve_coefficients(left, rest.ivar, self.basis_, prior, self.robust)
-        unexplained = left - coefficients @ self.basis_
-        unexplained = unexplained - absorb(unexplained, weight, self.features_, self.strengths_)
-        correction, _ = solve_coefficients(unexplained, weight, self.basis_, prior)
-        return rest.flux - (unexplained - correction @ self.basis_), weight
+        solution = solve(left, rest.ivar, self.basis_, prior, self.robust)
+        unexplained = left - solution.coefficients @ self.basis_
+        unexplained -= absorb(unexplained, solution.weight, self.features_, self.strengths_)
+        unexplained -= solution.again(unexplained) @ self.basis_
+        return rest.flux - unexplained, solution.weight
 
     def _fitted_state(self) -> dict[str, Any]:
         state = super()._fitted_state()

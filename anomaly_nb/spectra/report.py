@@ -21,7 +21,6 @@ from ..metrics import segments
 from .baseline import ResidualDetector
 from .cutouts import fetch_sdss_image, picture_pixels
 from .data import Spectra
-from .document import create_save_path
 from .preparation import REST_WAVELENGTH, to_rest_frame
 
 # %% ../../nbs/spectra/11_report.ipynb #ea9cd53a
@@ -112,6 +111,8 @@ def plot_combined_spectra(
         content = None if images is None else images(float(ra[row]), float(dec[row]))
         draw_picture(part.add_subplot(grid[:, 1]), content, fibre, scale)
     if save_directory is not None:
+        from anomaly_nb.spectra.document import create_save_path  # its page needs PyTorch
+
         figure.savefig(create_save_path(save_directory, base_filename), dpi=100)
     return anomalous, chosen, seed
 

@@ -28,6 +28,15 @@ def window_starts(
     return starts if starts[-1] == length - width else np.append(starts, length - width)
 
 
+def _window_sums(totals: FloatArray, width: int) -> Float32Array:
+    "Sums over all windows from running totals `(..., L + 1)` that begin with 0."
+    last = totals.shape[-1] - 1 - width
+    sums = totals[..., width :: max(width // 4, 1)] - totals[..., : last + 1 : max(width // 4, 1)]
+    if last % max(width // 4, 1):
+        sums = np.concatenate([sums, totals[..., -1:] - totals[..., last : last + 1]], axis=-1)
+    return sums.astype(np.float32)
+
+
 def window_statistics(
     residual: Float32Array,  # (n, L) in σ; 0 where there is no information
     good: Float32Array,  # (n, L) 1 where there is information, else 0
@@ -39,8 +48,7 @@ def window_statistics(
         np.cumsum(values, axis=1, out=total[:, 1:])
     statistics = []
     for width in (min(width, residual.shape[1]) for width in WIDTHS):
-        starts = window_starts(width, residual.shape[1])
-        count, squares, lean = (totals[:, :, starts + width] - totals[:, :, starts]).astype(np.float32)
+        count, squares, lean = _window_sums(totals, width)
         asked = count >= max(width / 2, 3)
         count = np.maximum(count, 1)
         size = np.where(asked, 1 / np.sqrt(count), np.float32(0))
@@ -58,7 +66,10 @@ def relative_windows(
     relative = []
     for (width, _), values in zip(CHANNELS, statistics, strict=True):
         size = np.abs(values)
-        ranked, silent = np.sort(size, axis=1), (size == 0).sum(axis=1)  # windows that were not asked come first
+        ranked, silent = (
+            np.sort(size, axis=1),
+            size.shape[1] - np.count_nonzero(size, axis=1),
+        )  # windows that were not asked come first
         middle = np.minimum((silent + size.shape[1]) // 2, size.shape[1] - 1)
         typical = ranked[np.arange(len(size)), middle] / 0.6745
         relative.append(size / np.maximum(typical, 1)[:, None] ** _EXPONENTS.get(width, 1))
