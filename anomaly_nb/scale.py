@@ -6,7 +6,7 @@
 __all__ = ['Source', 'Rows', 'Task', 'Finished', 'Engine', 'PATIENCE', 'logger', 'MANIFEST', 'KINDS', 'ArrayFile', 'Sliceable',
            'Chunk', 'chunks', 'Outcome', 'check_rows', 'encode', 'decode', 'join', 'describe', 'attempt', 'run_here',
            'leave_with', 'run_on_cores', 'connect', 'run_on_cluster', 'Shards', 'describe_source', 'describe_function',
-           'open_job', 'write_manifest', 'keep', 'survivors', 'choose_engine', 'map_chunks']
+           'open_job', 'write_manifest', 'keep', 'survivors', 'choose_engine', 'outcomes', 'map_chunks']
 
 # %% ../nbs/06_scale.ipynb #6c385bb8
 import hashlib
@@ -456,8 +456,8 @@ def keep(
     out: Path,
     number: int,  # of the chunk
     outcome: Outcome,
-) -> dict[str, Any]:  # its line in the manifest
-    "Write a chunk's file, then its line. Raises `DataError` when the disk is full."
+) -> None:
+    "Write a chunk's file, then its line in the manifest. Raises `DataError` when the disk is full."
     name = f"{number:08d}{outcome.suffix}" if outcome.suffix else ""
     if name:
         with atomic_path(out / name) as temporary:
@@ -477,7 +477,6 @@ def keep(
         raise DataError(
             f"{out / MANIFEST}: not written ({error.strerror}). Free some space and run it again."
         ) from error
-    return record
 
 # %% ../nbs/06_scale.ipynb #cbbd30fa
 def survivors(
@@ -510,8 +509,26 @@ def choose_engine(
     return run_here if workers == 1 else partial(run_on_cores, workers=workers)
 
 
+def outcomes(
+    function: Callable[[Any], Rows],  # gets a chunk, gives a table, an array or arrays
+    source: Source,  # cut into chunks one at a time
+    *,
+    chunk_size: int = 1,  # items per chunk
+    workers: int = 1,  # processes on this machine; -1: one for each core
+    scheduler: str | None = None,  # address of a Dask scheduler
+    done: Iterable[int] = (),  # numbers of chunks to leave out
+) -> Generator[tuple[Chunk, Outcome], None, None]:
+    "Chunks with their outcomes as they are finished; nothing is kept. For callers with a way of storing of their own."
+    engine, task = choose_engine(workers, scheduler), partial(attempt, function)
+    if chunk_size < 1:
+        raise DataError(f"chunk_size is {chunk_size}; expected 1 or more.")
+    with closing(engine(task, chunks(source, chunk_size, done))) as finished:
+        for chunk, outcome in finished:
+            yield chunk, outcome or survivors(task, chunk, engine)
+
+# %% ../nbs/06_scale.ipynb #9d157035
 def map_chunks(
-    function: Callable[[Any], Rows],  # gets a chunk (list or slice), gives a table, an array or arrays: a row per item
+    function: Callable[[Any], Rows],  # gets a chunk (list or slice), gives its rows: a table, an array or arrays
     source: Source,  # list, array, `ArrayFile`, anything with length and slices, or an iterator of items
     out: Path | str,  # folder of this job
     *,
@@ -523,23 +540,26 @@ def map_chunks(
     progress: bool | None = None,  # progress bar; None shows one on a terminal
 ) -> Shards:
     "Apply a function to a long source, chunk by chunk, into a folder that can be gone on with. Raises `DataError`."
-    out, engine = Path(out), choose_engine(workers, scheduler)
-    if chunk_size < 1:
-        raise DataError(f"chunk_size is {chunk_size}; expected 1 or more.")
+    out, total = Path(out), None
     job = {"function": describe_function(function), "source": describe_source(source), "chunk_size": chunk_size}
     job |= {"run": json.loads(json.dumps(run))} if run else {}
-    total = -(-len(source) // chunk_size) if isinstance(source, Sliceable) else None
-    task, records = partial(attempt, function), list[dict[str, Any]]()
+    if isinstance(source, Sliceable):
+        total = -(-len(source) // max(chunk_size, 1))
+    choose_engine(workers, scheduler)  # wrong arguments leave no folder behind
     with folder_lock(out):
         done = open_job(out, job, retry)
-        bar = tqdm(total=total, initial=len(done), unit="chunk", disable=None if progress is None else not progress)
+        engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "done": done}
+        hidden = None if progress is None else not progress
         try:
-            with bar, closing(engine(task, chunks(source, chunk_size, done))) as finished:
+            with (
+                tqdm(total=total, initial=len(done), unit="chunk", disable=hidden) as bar,
+                closing(outcomes(function, source, chunk_size=chunk_size, **engine)) as finished,
+            ):
                 for chunk, outcome in finished:
-                    records.append(keep(out, chunk.number, outcome or survivors(task, chunk, engine)))
+                    keep(out, chunk.number, outcome)
                     bar.update()
         except KeyboardInterrupt:
-            logger.warning("Stopped. %d chunks are kept in %s; the same call goes on from there.", bar.n, out)
+            logger.warning("Stopped. What is finished is kept in %s; the same call goes on from there.", out)
             raise
         write_manifest(out, job, Shards(out).records)
     result = Shards(out)

@@ -78,3 +78,14 @@ def test_training_on_a_folder(tmp_path):
     with pytest.raises(SystemExit, match="too few"):
         write_table(simulate_spectra(5, 0), tmp_path / "few.npz")
         spectra_train(tmp_path / "few.npz", out=tmp_path / "none")
+
+
+@pytest.mark.parametrize("where", ["cores", "cluster"])
+def test_cores_and_a_cluster_find_what_one_process_finds(model, night, tmp_path, where, request):
+    spectra_detect(night, model=model, out=tmp_path / "one", figures=0)
+    engine = {"workers": 2}
+    if where == "cluster":
+        engine = {"scheduler": request.getfixturevalue("cluster").address}
+    spectra_detect(night, model=model, out=tmp_path / "many", figures=0, chunk_size=2, **engine)
+    for name in ("table.csv", "regions.csv", "skipped.csv"):
+        assert (tmp_path / "one" / name).read_text() == (tmp_path / "many" / name).read_text()
