@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import DataError, Detector, FloatArray, IntArray, generator
 from .data import Float32Array, Spectra
-from .linear import fit_basis, solve_coefficients
+from .linear import fit_basis, product, solve_coefficients
 from .preparation import REST_PIXELS, REST_WAVELENGTH, RestSpectra, to_rest_frame
 from anomaly_nb.spectra.scoring import (
     CHANNELS,
@@ -99,7 +99,7 @@ class ResidualDetector(Detector):
         if len(self.directions_):
             loose = np.full(len(self.directions_), 1e2)
             coefficients, _ = solve_coefficients(difference, weight, self.directions_, loose)
-            difference -= coefficients @ self.directions_
+            difference -= product(coefficients, self.directions_)
         return difference
 
     def _residual(self, rest: RestSpectra) -> Float32Array:
@@ -232,4 +232,4 @@ class SpectrumPCA(ResidualDetector):
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:
         prior = 100 * self.variances_
         coefficients, weight = solve_coefficients(rest.flux, rest.ivar, self.basis_, prior, self.robust)
-        return coefficients @ self.basis_, weight
+        return product(coefficients, self.basis_), weight

@@ -14,7 +14,7 @@ import torch
 
 from .baseline import ResidualDetector
 from .data import Float32Array
-from .linear import absorb, fit_basis, local_features, solve, solve_coefficients
+from .linear import absorb, fit_basis, local_features, product, solve, solve_coefficients
 from .network import MaskedSpanAutoencoder, reconstruct, train_network
 from .preparation import RestSpectra
 
@@ -49,9 +49,9 @@ class SpectrumDetector(ResidualDetector):
         left = rest.flux if self.network_ is None else rest.flux - reconstruct(self.network_, rest)
         prior = 100 * self.variances_
         solution = solve(left, rest.ivar, self.basis_, prior, self.robust)
-        unexplained = left - solution.coefficients @ self.basis_
+        unexplained = left - product(solution.coefficients, self.basis_)
         unexplained -= absorb(unexplained, solution.weight, self.features_, self.strengths_)
-        unexplained -= solution.again(unexplained) @ self.basis_
+        unexplained -= product(solution.again(unexplained), self.basis_)
         return rest.flux - unexplained, solution.weight
 
     def _fitted_state(self) -> dict[str, Any]:
