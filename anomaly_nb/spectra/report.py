@@ -146,7 +146,7 @@ def plot_detection(
         lower.annotate(reason, (middle, 0.86), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
     verdict = "anomalous" if score > detector.threshold_ else "normal"
     upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, surprise {score:.1f}", fontsize=9)
-    good = rest.flux[0][seen]
+    good = rest.flux[0][seen] if seen.any() else rest.flux[0]  # there may be nothing on the rest grid
     upper.set(
         ylabel="flux / continuum",
         ylim=(min(0.0, float(np.quantile(good, 0.002))), 1.2 * float(np.quantile(good, 0.998))),
