@@ -231,9 +231,9 @@ def _sentence(study: MachineStudy) -> str:
 # %% ../../nbs/dcase/04_study.ipynb #30acbdf4
 def _machine_figure(study: MachineStudy) -> "Figure":
     "Six panels for one machine."
-    from matplotlib.figure import Figure
+    from anomaly_nb.plots import blank_figure
 
-    figure = Figure(figsize=(11, 5.6), layout="constrained", dpi=90)
+    figure = blank_figure(11, 5.6, dpi=90)
     axes = figure.subplots(2, 3)
     time = study.recipe.seconds(np.arange(study.aligner.width + 1))
     khz = study.recipe.hertz / 1000

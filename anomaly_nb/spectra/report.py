@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from ..core import DataError, IntArray, generator
 from ..metrics import segments
+from ..plots import blank_figure
 from .baseline import ResidualDetector
 from .cutouts import fetch_sdss_image, picture_pixels
 from .data import Spectra
@@ -101,7 +102,7 @@ def plot_combined_spectra(
     if len(chosen) == 0:
         return anomalous, chosen, seed
     x = np.arange(original.shape[1]) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
-    figure = Figure(figsize=(12, 3.2 * len(chosen)), layout="constrained")
+    figure = blank_figure(12, 3.2 * len(chosen))
     for part, row in zip(np.atleast_1d(np.asarray(figure.subfigures(len(chosen), 1))), chosen, strict=True):
         grid = part.add_gridspec(2, 2, width_ratios=(3, 1), height_ratios=(3, 1))
         axes = [part.add_subplot(grid[0, 0]), part.add_subplot(grid[1, 0])]
@@ -129,7 +130,7 @@ def plot_detection(
     rest, expected = to_rest_frame(spectrum), detector.expected(spectrum)[0]
     residual, regions = detector.residuals(spectrum)[0], detector.regions(spectrum)
     score, seen = float(detector.decision_function(spectrum)[0]), rest.ivar[0] > 0
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = blank_figure(10, 4)
     grid = figure.add_gridspec(
         2, 1 if images is None else 2, height_ratios=(2, 1), width_ratios=None if images is None else (3, 1)
     )
