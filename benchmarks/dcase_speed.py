@@ -1,7 +1,6 @@
 """Costs of the machine-sound chapter: log-mel beside librosa and a bare FFT, memory of the study and of a codebook."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -58,7 +57,9 @@ def speed() -> dict[str, float]:
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    "Most memory that this process has had, in MB; `ru_maxrss` would also count what its parent had when it forked."
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def study(folder: str) -> float:
