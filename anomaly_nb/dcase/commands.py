@@ -35,7 +35,7 @@ def dcase_check(
     official: bool = False,  # Compare the numbers of clips with the official development set
     out: Path | None = None,  # Write the problems to this CSV file
 ) -> None:
-    "Say what is in a folder in the layout of DCASE 2020 Task 2, and what is wrong with it."
+    "What is in a folder in the layout of DCASE 2020 Task 2, and what is wrong. Example: dcase_check machines"
     with command_line():
         folder = DCASEFolder(root, _names(types), official=official)
         logger.info("%s", folder.counts().to_string())
@@ -62,7 +62,7 @@ def dcase_synthesize(
     seed: int = 0,  # Of everything
     full: bool = False,  # As many clips as the official development set
 ) -> None:
-    "Write synthetic machines with known faults in the layout of DCASE 2020 Task 2."
+    "Write machines with known faults in the layout of DCASE 2020 Task 2. Example: dcase_synthesize machines --types fan"
     with command_line():
         parts = []
         for name in _names(types) or list(MACHINE_TYPES):
@@ -88,15 +88,21 @@ def dcase_train_vqvae(
     lr: float = 1e-3,  # Learning rate
     seed: int = 0,  # Of weights and shuffles
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
+    devices: int = 1,  # Processors of each machine
+    nodes: int = 1,  # Machines
+    strategy: str = "auto",  # Lightning's way of training on several, for example ddp
     checkpoints: Path | None = None,  # Default: checkpoints/small, or checkpoints for the full network
 ) -> None:
-    "Train a VQ-VAE on a type's normal clips: stage1/TYPE/stage1_TYPE_best.pt under the checkpoint folder."
+    """Train a VQ-VAE on a type's normal clips: stage1/TYPE/stage1_TYPE_best.pt under the checkpoint folder.
+
+    Example: dcase_train_vqvae machines fan --epochs 3
+    """
     from anomaly_nb.dcase.vqvae import train_vqvae
     from anomaly_nb.training import device_options
 
     with command_line():
         folder = checkpoints or Path("checkpoints") / ("" if preset == "full" else preset)
-        options = device_options(device)
+        options = device_options(device, devices, nodes, strategy)
         path = train_vqvae(root, machine_type, folder, preset, epochs, batch_size, lr, seed, **options)
         logger.info("The network is in %s", path)
 
@@ -108,7 +114,10 @@ def dcase_study(
     out: Path = Path("study"),  # Folder for the results
     checkpoints: Path = Path("checkpoints/small"),  # Trained networks, if there are any
 ) -> None:
-    "Where do broken machines sound different? study.html, study.csv, maps/, priors/ and residuals/ in OUT."
+    """Where do broken machines sound different? study.html, study.csv, maps/, priors/ and residuals/ in OUT.
+
+    Example: dcase_study motor --out study
+    """
     from anomaly_nb.dcase.masks import MaskPrior
     from anomaly_nb.dcase.study import SpectrogramStudy
     from anomaly_nb.dcase.vqvae import study_residuals

@@ -1,0 +1,99 @@
+"""Every command explains itself with an example, and the example runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from anomaly_nb.datasets import sample_path
+from anomaly_nb.dcase import synthesize_machines
+from anomaly_nb.spectra.commands import spectra_train
+from anomaly_nb.srcnn import load_kpi
+
+ROOT = Path(__file__).parent.parent
+
+
+def commands() -> list[str]:
+    "The console scripts of the package."
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    pairs = re.findall(r"^\s*(\w+) *=", parser["DEFAULT"]["console_scripts"], re.MULTILINE)
+    return sorted(pairs)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name(arguments[0])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"}
+    return subprocess.run([script, *arguments[1:]], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def example(name: str) -> str:
+    shown = run(Path.cwd(), name, "--help")
+    assert shown.returncode == 0, shown.stderr
+    found = re.search(rf"Example:\s+({name}.*)", shown.stdout)
+    assert found, f"{name} --help shows no example"
+    return found[1].strip()
+
+
+def curves(folder: Path) -> None:
+    for curve in load_kpi():
+        for part, half in zip(("train", "test"), curve.halves(), strict=True):
+            path = folder / "datasets/mine" / part / f"{curve.name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half.series.to_frame().assign(label=half.truth.astype(int)).to_csv(path)
+    half.series.to_frame().to_csv(folder / "load.csv")
+
+
+def windows(folder: Path) -> None:
+    curves(folder)
+    run(folder, "srcnn_generate_data", "--dataset", "mine").check_returncode()
+
+
+def night(folder: Path) -> None:
+    spectra_train(simulate=120, baseline=True, out=folder / "model")
+    with zipfile.ZipFile(sample_path("spectra/sdss_objects.zip")) as archive:
+        for name in archive.namelist()[:2]:
+            archive.extract(name, folder / "new")
+
+
+def machines(folder: Path) -> None:
+    synthesize_machines(folder / "machines", ["fan"], machines=1, train=4, normal=2, anomaly=2, seconds=2)
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+PREPARED: dict[str, Callable[[Path], None]] = {
+    "srcnn_generate_data": curves,
+    "srcnn_train": windows,
+    "srcnn_evaluate": curves,
+    "srcnn_detect": curves,
+    "spectra_detect": night,
+    "dcase_check": machines,
+    "dcase_train_vqvae": machines,
+}
+LONG = {"spectra_train", "anomaly_nb_tour", "dcase_synthesize", "dcase_study", "srcnn_train"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in commands()])
+def test_the_example_runs(name: str, tmp_path: Path) -> None:
+    PREPARED.get(name, nothing)(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    done = run(tmp_path, *shlex.split(example(name)))
+    assert done.returncode == 0, done.stderr
+    assert set(tmp_path.rglob("*")) - before or done.stdout or done.stderr
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_has_an_example_of_known_flags(name: str) -> None:
+    text = run(Path.cwd(), name, "--help").stdout
+    flags = {word.split("=")[0] for word in shlex.split(example(name)) if word.startswith("--")}
+    assert flags <= set(re.findall(r"--[\w-]+", text.split("Example:")[0] + text.split("options:")[-1]))
