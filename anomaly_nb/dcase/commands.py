@@ -62,7 +62,7 @@ def dcase_synthesize(
     seed: int = 0,  # Of everything
     full: bool = False,  # As many clips as the official development set
 ) -> None:
-    "Write machines with known faults in the layout of DCASE 2020 Task 2. Example: dcase_synthesize machines --types fan"
+    "Write machines with known faults in the layout of DCASE Task 2. Example: dcase_synthesize machines --types fan"
     with command_line():
         parts = []
         for name in _names(types) or list(MACHINE_TYPES):
