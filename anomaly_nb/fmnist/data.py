@@ -116,7 +116,7 @@ def check_images(
     if not len(array):
         raise DataError(f"{name}: there are none. Pass at least one image.")
     if array.dtype == np.uint8:
-        return np.divide(array, np.float32(255), dtype=np.float32)
+        array = array / np.float32(255)
     if array.dtype.kind != "f":
         raise DataError(f"{name}: pixels are {array.dtype}. Pass uint8, or floats between 0 and 1.")
     bad = ~((array >= 0) & (array <= 1))
