@@ -7,6 +7,8 @@ __all__ = ['dense', 'halve', 'double', 'keep', 'dense_encoder', 'dense_decoder',
            'deep_decoder', 'BottleneckModel', 'Autoencoder', 'CAE', 'DeepCAE', 'Beside', 'HybridCAE']
 
 # %% ../../nbs/fmnist/05_autoencoders.ipynb #85e13306
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ def dense(
 ) -> nn.Sequential:
     "Fully connected layers with leaky rectifiers between them."
     layers: list[nn.Module] = []
-    for i, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         layers += [nn.LeakyReLU(0.1)] * (i > 0) + [nn.Linear(inputs, outputs)]
     return nn.Sequential(*layers)
 
