@@ -61,7 +61,8 @@ class GANomaly(ImageModel):
         held = {name: weight.detach() for name, weight in self.critic.named_parameters()}
         matched = functional_call(self.critic, held, (drawn,))[0] - self.critic(x)[0].detach()
         terms = (criterion(drawn, x), F.mse_loss(self.second(drawn), latent), matched.square().mean())
-        return sum(w * t for w, t in zip(self.weights, terms, strict=True)) + self.judge(x, drawn.detach())
+        generator = torch.stack([weight * term.float() for weight, term in zip(self.weights, terms, strict=True)]).sum()
+        return generator + self.judge(x, drawn.detach())
 
     def judge(self, x: Tensor, drawn: Tensor) -> Tensor:
         "The critic's cross entropy on images and drawings."
@@ -71,4 +72,5 @@ class GANomaly(ImageModel):
     def anomaly_score(self, x: Tensor) -> Tensor:
         "Mean squared distance of the two descriptions `(b,)`."
         latent = self.latent(x)
-        return (self.second(self.decoder(latent)) - latent).square().mean(dim=1)
+        distance: Tensor = (self.second(self.decoder(latent)) - latent).square().mean(dim=1)
+        return distance
