@@ -69,11 +69,13 @@ def run_cell(
     model = build_model(training.pop("model"), seed=seed, **training.pop("options", {}))
     weights, epochs = training.pop("loss"), training.setdefault("epochs", 20)
     criterion = FlexibleLoss("+".join(weights), weights, warmup=epochs // 10)
-    history = train_model(model, task.train, criterion, validation=task.validation, seed=seed, **training)
+    history = train_model(
+        model, task.train, criterion, validation=task.validation, seed=seed, progress=False, **training
+    )
     trained = time.process_time()
     held = ask_all(model, image_tensor(task.validation))
     scorer = ImageScorer(model, "+".join(SCORES)).fit(ask_all(model, image_tensor(task.train)), held)
-    made = pseudo_anomalies(task.validation[:300])
+    made = pseudo_anomalies(task.validation[:200])
     parts = {"validation": scorer.raw(held), "test": scorer.raw(ask_all(model, image_tensor(task.test)))}
     parts |= {f"made.{kind}": scorer.raw(ask_all(model, image_tensor(images))) for kind, images in made.items()}
     figures = {
