@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core import DataError, load_state, save_state
+from ..core import DataError, FloatArray, load_state, save_state
 from .base import build_model, image_tensor
 from .baselines import judge
 from .data import Protocol
