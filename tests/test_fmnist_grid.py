@@ -29,11 +29,15 @@ def task():
     return make_protocol("original", load_subset("train"), load_subset("test"))
 
 
+def script(folder, name, *arguments):
+    "How a command's console script is called."
+    path = Path(folder) / f"{name}.py"
+    path.write_text(f"from anomaly_nb.fmnist.commands import {name}\n\n{name}()\n")
+    return [sys.executable, str(path), *map(str, arguments)]
+
+
 def command(folder, name, *arguments):
-    "A command as its console script runs it."
-    code = f"from anomaly_nb.fmnist.commands import {name}; {name}()"
-    call = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(call, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
+    return subprocess.run(script(folder, name, *arguments), cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
 
 
 def test_failures_are_recorded_and_the_grid_goes_on(task, tmp_path):
@@ -61,11 +65,9 @@ def test_two_at_a_time_gives_the_same(task, tmp_path):
 def test_killed_and_resumed(tmp_path):
     losses, rows = "MSE = { mse = 1 }\nL1 = { l1 = 1 }\n", "Autoencoder = { epochs = 4 }\nVAE = { epochs = 4 }\n"
     (tmp_path / "grid.toml").write_text(f"[losses]\n{losses}TV = {{ mse = 1, tv = 0.1 }}\n[models]\n{rows}")
-    code = "from anomaly_nb.fmnist.commands import fmnist_grid; fmnist_grid()"
-    call = [sys.executable, "-c", code, "--grid", "grid.toml", "--folder", "cells", "--subset"]
-    running = subprocess.Popen(
-        call, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    call = script(tmp_path, "fmnist_grid", "--grid", "grid.toml", "--folder", "cells", "--subset")
+    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    running = subprocess.Popen(call, cwd=tmp_path, env=ENVIRONMENT, **quiet)
     while not list((tmp_path / "cells").glob("*/detector.json")):
         time.sleep(0.05)
         assert running.poll() is None
@@ -90,36 +92,21 @@ def test_settings_that_changed_are_not_finished(task, tmp_path):
     (place / "detector.json").write_text("{")
     assert not finished(place, settings)
     run_grid(rows, {"MSE": TERMS["MSE"]}, task, tmp_path)
-    assert "validation" in load_state(place)
+    assert finished(place, settings) and "validation" in load_state(place)
 
 
 def test_train_evaluate(tmp_path):
-    arguments = [
-        "--model",
-        "VAE",
-        "--loss",
-        "mse+ms-ssim",
-        "--epochs",
-        3,
-        "--batch_size",
-        32,
-        "--save",
-        "vae",
-        "--subset",
-    ]
-    trained = command(tmp_path, "fmnist_train", *arguments)
+    arguments = ["--model", "VAE", "--loss", "mse+ms-ssim", "--epochs", 3, "--batch_size", 32, "--save", "vae"]
+    trained = command(tmp_path, "fmnist_train", *arguments, "--subset")
     assert trained.returncode == 0, trained.stderr
     assert "epoch 3/3: loss" in trained.stderr and "the detector is in vae" in trained.stderr
     assert list((tmp_path / "vae/logs/train").glob("events*"))
     judged = command(tmp_path, "fmnist_evaluate", "vae", "--subset")
     assert judged.returncode == 0 and "everything is an anomaly" in judged.stdout and "VAE, " in judged.stdout
     table = pd.read_csv(tmp_path / "vae/evaluation.csv", index_col=0)
-    detector, task = (
-        ImageDetector.load(tmp_path / "vae"),
-        make_protocol("original", *map(load_subset, ("train", "test"))),
-    )
-
-    assert table["roc_auc"].iloc[-1] == pytest.approx(roc_auc(task.truth, detector.decision_function(task.test)))
+    task = make_protocol("original", load_subset("train"), load_subset("test"))
+    scores = ImageDetector.load(tmp_path / "vae").decision_function(task.test)
+    assert table["roc_auc"].iloc[-1] == pytest.approx(roc_auc(task.truth, scores))
 
 
 @pytest.mark.parametrize(
