@@ -49,7 +49,7 @@ def test_baselines_are_the_known_ones():
     }
     measured = baseline_table(task)["roc_auc"]
     for name, value in known.items():
-        assert measured[name] == pytest.approx(value, abs=0.005), name
+        assert measured[name] == pytest.approx(value, abs=0.006), name
 
 
 def test_other_files(tmp_path):
