@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import DataError
-from .autoencoders import BottleneckModel, dense, dense_decoder, dense_encoder, double, halve
+from .bottlenecks import BottleneckModel, dense, dense_decoder, dense_encoder, double, halve
 from .base import Criterion, ImageModel, register
 from .features import HOG_SIZE, local_contrast, orientation_histograms
 

@@ -9,7 +9,7 @@ __all__ = ['gaussian_kl', 'VariationalModel', 'VAE', 'DeepVAE', 'CVAE', 'DeepCVA
 import torch
 from torch import Tensor
 
-from anomaly_nb.fmnist.autoencoders import (
+from anomaly_nb.fmnist.bottlenecks import (
     BottleneckModel,
     conv_decoder,
     conv_encoder,
