@@ -12,9 +12,9 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from anomaly_nb.fmnist.adversarial import *
-    from anomaly_nb.fmnist.bottlenecks import *
     from anomaly_nb.fmnist.base import *
     from anomaly_nb.fmnist.baselines import *
+    from anomaly_nb.fmnist.bottlenecks import *
     from anomaly_nb.fmnist.data import *
     from anomaly_nb.fmnist.detector import *
     from anomaly_nb.fmnist.diffusion import *
