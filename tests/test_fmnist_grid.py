@@ -58,7 +58,7 @@ def test_labels_take_no_part(task, tmp_path):
 
 def test_two_at_a_time_gives_the_same(task, tmp_path):
     rows = {name: ROWS["Autoencoder"] for name in ("Autoencoder", "VAE")}
-    one, two = (run_grid(rows, TERMS, task, tmp_path / str(n), n_jobs=n) for n in (1, 2))
+    one, two = (run_grid(rows, TERMS, task, tmp_path / str(n), workers=n) for n in (1, 2))
     pd.testing.assert_series_equal(one["roc_auc"], two["roc_auc"])
 
 

@@ -105,18 +105,19 @@ def fmnist_grid(
     folder: Path = Path("runs/fmnist/grid"),  # Of the results; finished cells in it are not run again
     protocol: str = "original",  # original or one-vs-rest
     normal: int = 2,  # The normal class
-    jobs: int = 1,  # Cells at a time
+    workers: int = 1,  # Processes; -1 means one for each core
+    scheduler: str = "",  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
     seed: int = 0,  # Of weights, shuffles and noise
     data: str = "",  # Folder of the published files
     subset: bool = False,  # Work on the bundled images
 ) -> None:
-    "Run models x losses and make the table: FOLDER/table.csv. Example: fmnist_grid --grid mine.toml --jobs 4"
+    "Run models x losses and make the table: FOLDER/table.csv. Example: fmnist_grid --grid mine.toml --workers 4"
     with command_line():
         from anomaly_nb.fmnist.grid import best_cells, read_grid, run_grid
 
         models, losses = read_grid(grid or sample_path("fmnist/grid.toml"))
         task = read_task(protocol, normal, data, subset)
-        table = run_grid(models, losses, task, folder, seed=seed, n_jobs=jobs)
+        table = run_grid(models, losses, task, folder, seed=seed, workers=workers, scheduler=scheduler or None)
         write_table(table, folder / "table.csv")
         for names, reason in table["reason"][table["reason"] != ""].items():
             logger.warning("%s failed: %s", names, reason)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'Models', 'Losses', 'read_grid', 'run_cell', 'cell_name', 'finished', 'do_cell', 'cells_of', 'cell_row',
-           'grid_table', 'best_cells', 'run_grid']
+           'grid_table', 'best_cells', 'do_cells', 'run_grid']
 
 # %% ../../nbs/fmnist/15_grid.ipynb #2b12cb46
 import logging
@@ -12,6 +12,7 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core import DataError, FloatArray, load_state, save_state
+from ..core import DataError, FloatArray, folder_lock, load_state, save_state
 from .base import build_model, image_tensor
 from .baselines import judge
 from .data import Protocol
@@ -28,6 +29,7 @@ from .detector import load_models
 from .losses import FlexibleLoss
 from .scores import SCORES, ImageScorer, ask_all, combined, pseudo_anomalies, rank_scores
 from .training import peak_memory, reset_peak_memory, train_model
+from ..scale import outcomes
 
 # %% ../../nbs/fmnist/15_grid.ipynb #f1e21cd0
 logger = logging.getLogger(__name__)
@@ -163,6 +165,17 @@ def best_cells(
     return best.sort_values("worst three", ascending=False)
 
 # %% ../../nbs/fmnist/15_grid.ipynb #1e0258ad
+def do_cells(
+    cells: Sequence[tuple[str, dict[str, Any]]],  # folder and settings of each
+    task: Protocol,
+    seed: int,
+) -> pd.DataFrame:  # the folders that have a result, or a reason, now
+    "The work of one process."
+    for folder, settings in cells:
+        do_cell(task, Path(folder), settings, seed)
+    return pd.DataFrame({"folder": [folder for folder, _ in cells]})
+
+
 def run_grid(
     models: Models | Sequence[str],  # arguments of the cell by row name, or names of models
     losses: Losses | Sequence[str],  # weights of terms by row name, or modes like "mse+ssim"
@@ -170,18 +183,20 @@ def run_grid(
     folder: Path | str,  # results; finished cells in it are not run again
     *,
     seed: int = 0,
-    n_jobs: int = 1,  # cells at a time; joblib's backends take them to a cluster
+    workers: int = 1,  # processes on this machine; -1 means one for each core
+    scheduler: str | None = None,  # address of a Dask scheduler instead; its workers must see the folder
     progress: bool | None = None,  # progress bar; None shows one except in tests
 ) -> pd.DataFrame:  # as by `grid_table`
     "Run all cells that are not finished, and make the table. A failed cell is recorded, and the others go on."
-    from joblib import Parallel, delayed
-
-    wanted = {Path(folder) / cell_name(*names): settings for names, settings in cells_of(models, losses).items()}
-    missing = {cell: settings for cell, settings in wanted.items() if not finished(cell, settings)}
+    folder = Path(folder).resolve()
+    wanted = {folder / cell_name(*names): settings for names, settings in cells_of(models, losses).items()}
+    missing = [(str(cell), settings) for cell, settings in wanted.items() if not finished(cell, settings)]
     logger.info("%d of %d cells are finished", len(wanted) - len(missing), len(wanted))
-    jobs = (delayed(do_cell)(task, cell, settings, seed) for cell, settings in missing.items())
-    done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
     hide = "IN_TEST" in os.environ if progress is None else not progress
-    for _ in tqdm(done, total=len(missing), desc="cells", disable=hide):
-        pass
+    work = partial(do_cells, task=task, seed=seed)
+    with folder_lock(folder), tqdm(total=len(missing), desc="cells", disable=hide) as bar:
+        for chunk, outcome in outcomes(work, missing, workers=workers, scheduler=scheduler):
+            for _, _, reason in outcome.failed:  # its process died
+                save_state(chunk.items[0][0], {"settings": chunk.items[0][1], "reason": reason})
+            bar.update()
     return grid_table(models, losses, task, folder)
