@@ -33,6 +33,6 @@ def orientation_histograms(
 def local_contrast(
     x: Tensor,  # (b, 1, 28, 28) between 0 and 1
 ) -> Tensor:  # (b, 1, 28, 28), zero for a flat surface, mostly between -2 and 2
-    "Pixels relative to mean and deviation of the 7 × 7 pixels around."
+    "Pixels relative to mean and deviation of the square of 7 pixels around."
     mean, square = (F.avg_pool2d(F.pad(image, (3, 3, 3, 3), mode="replicate"), 7, stride=1) for image in (x, x**2))
     return (x - mean) / ((square - mean**2).clamp(min=0).sqrt() + 0.1)

@@ -184,7 +184,7 @@ def weight_entropy(
     "Mean entropy of the rows, with a finite gradient where a weight is zero."
     return -(weights * weights.clamp(min=1e-12).log()).sum(dim=1).mean()
 
-
+# %% ../../nbs/fmnist/09_memory.ipynb #64496930
 @register
 class MemAE(ImageModel):
     "Memory-augmented autoencoder (Gong et al. 2019): one memory of whole images."
