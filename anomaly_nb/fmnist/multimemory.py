@@ -27,7 +27,7 @@ Queries = Literal["image", "location"]
 
 
 def conv_block(inside: int, outside: int) -> nn.Sequential:
-    "A 3 × 3 convolution that keeps the size, normalised and rectified."
+    "A 3 by 3 convolution that keeps the size, normalised and rectified."
     return nn.Sequential(
         nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.LeakyReLU(0.2)
     )
