@@ -149,6 +149,7 @@ def test_hard_choice_teaches_encoder_and_slot(clothes):
     assert torch.equal(answer.detach(), memory.values[memory.nearest(encoder(clothes[2][:10]))].detach())
     answer.square().sum().backward()
     assert all(part.grad.abs().sum() > 0 for part in encoder.parameters() if part.ndim > 1)
+    memory.commitment(encoder(clothes[2][:10])).backward()
     assert 0 < (memory.values.grad != 0).any(dim=1).sum() <= 10
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..core import DataError
 from .base import Criterion, ImageModel, apply, evaluating, register
 from .features import local_contrast, orientation_histograms
-from .memory import HardMemory, KeyValueMemory, as_rows, commitment, memory_slots, perplexity
+from .memory import HardMemory, KeyValueMemory, as_rows, memory_slots, perplexity
 
 # %% ../../nbs/fmnist/09a_multimemory.ipynb #5593620e
 Queries = Literal["image", "location"]
@@ -380,7 +380,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         mem_size: int = 800,  # slots of each memory
         *,
         warmup: int = 9600,  # images seen before the memories are filled
-        commitment_weight: float = 0.02,  # of the structure's distance from its slot in the loss
+        commitment_weight: float = 0.05,  # of the structure's distance from its slot in the loss
         **options: Any,  # of `ThreeViewNetwork`
     ) -> None:
         super().__init__(mem_size, **options)
@@ -395,8 +395,10 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
                 fill_memories(self, self.recent.latest())
         codes = self.codes(x)
         answers = self.recall(codes)
-        pull = commitment(codes["structure"], answers["structure"])
-        return criterion(self.decoder(**answers), x) + self.commitment_weight * pull
+        value = criterion(self.decoder(**answers), x)
+        if self.ready and isinstance(memory := dict(self.memories.items()).get("structure"), HardMemory):
+            value = value + self.commitment_weight * memory.commitment(codes["structure"])
+        return value
 
     def score_parts(self, x: Tensor) -> Tensor:
         "Differences in edge directions and distances of the structure from its slot, `(b, 2)`."
