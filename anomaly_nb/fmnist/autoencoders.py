@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['dense', 'halve', 'double', 'keep', 'dense_encoder', 'dense_decoder', 'conv_encoder', 'conv_decoder', 'deep_encoder',
-           'deep_decoder', 'BottleneckModel', 'Autoencoder', 'CAE', 'DeepCAE', 'Beside', 'HybridCAE']
+           'deep_decoder', 'BottleneckModel', 'Autoencoder', 'CAE', 'DeepCAE', 'BothEncoders', 'BothDecoders',
+           'HybridCAE']
 
 # %% ../../nbs/fmnist/05_autoencoders.ipynb #85e13306
 from itertools import pairwise
@@ -50,7 +51,7 @@ def dense_encoder(outputs: int, *hidden: int) -> nn.Sequential:
 
 def dense_decoder(inputs: int, *hidden: int) -> nn.Sequential:
     "From `inputs` numbers to an image between 0 and 1 through dense layers."
-    return nn.Sequential(dense(inputs, *hidden, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
+    return nn.Sequential(dense(inputs, *hidden, 784), nn.Unflatten(1, (1, 28, 28)), nn.Sigmoid())
 
 
 def conv_encoder(outputs: int, width: int) -> nn.Sequential:
@@ -122,18 +123,27 @@ class DeepCAE(BottleneckModel):
         self.encoder, self.decoder = deep_encoder(bottleneck, width), deep_decoder(bottleneck, width)
 
 # %% ../../nbs/fmnist/05_autoencoders.ipynb #fab3f1b3
-class Beside(nn.Module):
-    "Two encoders side by side, or two decoders whose images are added before the sigmoid."
+class BothEncoders(nn.Module):
+    "Two encoders side by side."
 
-    def __init__(self, one: nn.Module, other: nn.Module, split: bool = False) -> None:
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
         super().__init__()
-        self.one, self.other, self.split = one, other, split
+        self.one, self.other = one, other
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.split:
-            return torch.cat([self.one(x), self.other(x)], dim=1)
-        first, second = x.chunk(2, dim=1)
-        return torch.sigmoid(torch.logit(self.one(first), eps=1e-6) + torch.logit(self.other(second), eps=1e-6))
+        return torch.cat([self.one(x), self.other(x)], dim=1)
+
+
+class BothDecoders(nn.Module):
+    "Two decoders, each from half of the numbers, whose images are added before the sigmoid."
+
+    def __init__(self, one: nn.Sequential, other: nn.Sequential) -> None:
+        super().__init__()
+        self.one, self.other = one[:-1], other[:-1]
+
+    def forward(self, z: Tensor) -> Tensor:
+        first, second = z.chunk(2, dim=1)
+        return torch.sigmoid(self.one(first) + self.other(second))
 
 
 @register
@@ -143,5 +153,5 @@ class HybridCAE(BottleneckModel):
     def __init__(self, bottleneck: int = 32, width: int = 16, hidden: int = 256) -> None:
         super().__init__()
         half = bottleneck // 2
-        self.encoder = Beside(conv_encoder(half, width), dense_encoder(half, hidden))
-        self.decoder = Beside(conv_decoder(half, width), dense_decoder(half, hidden), split=True)
+        self.encoder = BothEncoders(conv_encoder(half, width), dense_encoder(half, hidden))
+        self.decoder = BothDecoders(conv_decoder(half, width), dense_decoder(half, hidden))

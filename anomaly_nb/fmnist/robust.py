@@ -76,7 +76,9 @@ class DenoisingAutoencoder(BottleneckModel):
         clean = self.read(x)
         latent = self.encoder(clean + self.noise * torch.randn_like(clean))
         value = criterion(self.decoder(latent), x)
-        return value if self.features == "pixels" else value + F.mse_loss(self.redraw(latent).float(), clean.float())
+        if self.features == "pixels":
+            return value
+        return value + F.mse_loss(self.redraw(latent).float(), clean.float())
 
 # %% ../../nbs/fmnist/06_robust.ipynb #2ec0fb72
 def sparse_part(
@@ -116,7 +118,8 @@ class RobustAutoencoder(BottleneckModel):
         if not (self.reach and self.training):
             return self._compare(self.reconstruct(x), x, criterion)
         moved, latent = self.encoder(self.adversary(x)), self.encoder(x)
-        return self._compare(self.decoder(moved), x, criterion) + self.weight * (moved - latent).square().mean()
+        distance: Tensor = (moved - latent).square().mean()
+        return self._compare(self.decoder(moved), x, criterion) + self.weight * distance
 
     def _compare(self, drawn: Tensor, x: Tensor, criterion: Criterion) -> Tensor:
         return criterion(drawn, x - sparse_part(x - drawn.detach(), self.outlier))
@@ -130,8 +133,10 @@ class NarrowSkip(nn.Module):
         self.squeeze, self.spread = nn.Linear(channels, numbers), nn.Linear(numbers, 2 * channels)
 
     def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
-        scale, shift = self.spread(torch.tanh(self.squeeze(encoded.mean(dim=(2, 3)))))[..., None, None].chunk(2, dim=1)
-        return decoded * (1 + scale) + shift
+        numbers = torch.tanh(self.squeeze(encoded.mean(dim=(2, 3))))
+        scale, shift = self.spread(numbers)[..., None, None].chunk(2, dim=1)
+        moved: Tensor = decoded * (1 + scale) + shift
+        return moved
 
 
 @register
