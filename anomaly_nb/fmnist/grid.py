@@ -29,7 +29,7 @@ from .training import peak_memory, reset_peak_memory, train_model
 
 # %% ../../nbs/fmnist/15_grid.ipynb #56c7d8cf
 logger = logging.getLogger(__name__)
-FAMILIES = ("autoencoders", "robust", "variational", "adversarial", "memory", "diffusion", "transformer")
+FAMILIES = ("autoencoders", "robust", "variational", "adversarial", "memory", "multimemory", "diffusion", "transformer")
 
 # %% ../../nbs/fmnist/15_grid.ipynb #e5d0b67f
 def load_models() -> None:
