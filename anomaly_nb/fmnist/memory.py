@@ -106,9 +106,10 @@ class HardMemory(nn.Module):
         return as_query(self.values[self.nearest(query)].detach(), query) + (query - query.detach())
 
     def commitment(self, query: Tensor) -> Tensor:
-        "Mean squared distance of slots and queries, which pulls the ones fully and the others by a quarter."
+        "Mean squared distance of slots and queries, relative to the queries' mean square."
         rows, chosen = as_rows(query).float(), self.values[self.nearest(query)]
-        return F.mse_loss(chosen, rows.detach()) + 0.25 * F.mse_loss(rows, chosen.detach())
+        distance = F.mse_loss(chosen, rows.detach()) + 0.25 * F.mse_loss(rows, chosen.detach())
+        return distance / rows.detach().square().mean().clamp(min=1e-12)
 
     def fill(self, slots: Tensor) -> None:
         "Set the slots `(m, d)`."

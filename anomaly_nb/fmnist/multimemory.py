@@ -380,7 +380,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         mem_size: int = 800,  # slots of each memory
         *,
         warmup: int = 9600,  # images seen before the memories are filled
-        commitment_weight: float = 0.05,  # of the structure's distance from its slot in the loss
+        commitment_weight: float = 0.02,  # of the structure's distance from its slot in the loss
         **options: Any,  # of `ThreeViewNetwork`
     ) -> None:
         super().__init__(mem_size, **options)
@@ -388,7 +388,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         self.register_buffer("normal", torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "Reconstruction, and the structure's commitment to its slot."
+        "Reconstruction, and in training the structure's commitment to its slot."
         if self.training and not self.ready:
             self.recent.add(x)
             if self.recent.seen >= self.warmup:
@@ -396,7 +396,8 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         codes = self.codes(x)
         answers = self.recall(codes)
         value = criterion(self.decoder(**answers), x)
-        if self.ready and isinstance(memory := dict(self.memories.items()).get("structure"), HardMemory):
+        memory = self.memories["structure"] if "structure" in self.memories else None
+        if self.training and self.ready and isinstance(memory, HardMemory):
             value = value + self.commitment_weight * memory.commitment(codes["structure"])
         return value
 
