@@ -26,11 +26,10 @@ from .memory import HardMemory, KeyValueMemory, as_rows, memory_slots, perplexit
 Queries = Literal["image", "location"]
 
 
-def conv_block(inside: int, outside: int) -> nn.Sequential:
-    "A 3 by 3 convolution that keeps the size, normalised and rectified."
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.LeakyReLU(0.2)
-    )
+def conv_block(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
+    "A 3 by 3 convolution, normalised and rectified."
+    convolution = nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.LeakyReLU(0.2))
 
 
 def view_encoder(
@@ -40,8 +39,7 @@ def view_encoder(
     "From an image `(b, 1, 28, 28)` to its code."
     if queries not in ("image", "location"):
         raise DataError(f"There are no queries by {queries!r}; choose image or location.")
-    early = nn.Sequential(conv_block(1, 32), nn.MaxPool2d(2))
-    late = nn.Sequential(conv_block(32, dim), nn.MaxPool2d(2))
+    early, late = conv_block(1, 32, stride=2), nn.Sequential(conv_block(32, dim), nn.MaxPool2d(2))
     whole = nn.Sequential(nn.Flatten(), nn.Linear(dim * 7 * 7, dim))
     return nn.Sequential(early, late, whole if queries == "image" else nn.Conv2d(dim, dim, 1))
 
@@ -381,10 +379,12 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         *,
         warmup: int = 9600,  # images seen before the memories are filled
         commitment_weight: float = 0.02,  # of the structure's distance from its slot in the loss
+        noise: float = 0.2,  # standard deviation of noise on training images, which must be undone
         **options: Any,  # of `ThreeViewNetwork`
     ) -> None:
         super().__init__(mem_size, **options)
-        self.warmup, self.commitment_weight, self.recent = warmup, commitment_weight, RecentImages()
+        self.warmup, self.commitment_weight, self.noise = warmup, commitment_weight, noise
+        self.recent = RecentImages()
         self.register_buffer("normal", torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
@@ -393,7 +393,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
             self.recent.add(x)
             if self.recent.seen >= self.warmup:
                 fill_memories(self, self.recent.latest())
-        codes = self.codes(x)
+        codes = self.codes(x + self.noise * torch.randn_like(x) if self.training else x)
         answers = self.recall(codes)
         value = criterion(self.decoder(**answers), x)
         memory = self.memories["structure"] if "structure" in self.memories else None
