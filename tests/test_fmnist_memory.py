@@ -174,7 +174,7 @@ def test_documented_loss_and_training(clothes):
     train(model, epochs=2)
     assert model.ready
     before = {name: value.clone() for name, value in model.memories.state_dict().items()}
-    train(model, epochs=3)
+    train(model.train(), epochs=3)
     for name, value in model.memories.state_dict().items():
         assert torch.equal(value, before[name]) == name.endswith("keys")
     scores = apply(model, "anomaly_score", clothes[4])

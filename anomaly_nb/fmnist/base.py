@@ -59,6 +59,9 @@ class ImageModel(nn.Module, ABC):
         "Where each image differs `(b, 28, 28)`: squared differences."
         return (self.reconstruct(x) - x).square()[:, 0]
 
+    def prepare(self, normals: Tensor) -> None:
+        "Fit what training needs to the training images `(n, 1, 28, 28)`; most models need nothing."
+
     def calibrate(self, normals: Tensor) -> None:
         "Fit what scoring needs from normal images `(n, 1, 28, 28)`; most models need nothing."
 

@@ -40,6 +40,9 @@ FEATURES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 class DenoisingAutoencoder(BottleneckModel):
     "Undoes noise on pixels, or on features that a second decoder turns into the image."
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(
         self,
         features: Literal["pixels", "contrast", "hog"] = "pixels",  # what the encoder reads
@@ -57,15 +60,22 @@ class DenoisingAutoencoder(BottleneckModel):
             self.encoder: nn.Module = dense_encoder(bottleneck, hidden)
         else:
             size = FEATURES[features][1]
-            self.standardise = nn.BatchNorm1d(size, affine=False)
+            self.register_buffer("mean", torch.zeros(size))
+            self.register_buffer("deviation", torch.ones(()))
             self.encoder, self.redraw = dense(size, hidden, bottleneck), dense(bottleneck, hidden, size)
 
     def read(self, x: Tensor) -> Tensor:
         "What the encoder reads: the image, or its standardised features."
         if self.features == "pixels":
             return x
-        values, norm = FEATURES[self.features][0](x).float(), self.standardise
-        return F.batch_norm(values, norm.running_mean, norm.running_var, training=self.training and len(x) > 1)
+        return (FEATURES[self.features][0](x) - self.mean) / self.deviation
+
+    def prepare(self, normals: Tensor) -> None:
+        "Mean of each feature, and one deviation of all, of the training images."
+        if self.features != "pixels":
+            features = torch.cat([FEATURES[self.features][0](part) for part in torch.split(normals, 512)])
+            self.mean.copy_(features.mean(dim=0))
+            self.deviation.fill_(float((features - self.mean).std()))
 
     def latent(self, x: Tensor) -> Tensor:
         "What the encoder writes down, without noise `(b, bottleneck)`."

@@ -176,6 +176,7 @@ def train_model(
         raise DataError(f"{epochs} epochs train nothing. Pass 1 or more.")
     held = None if validation is None else image_tensor(validation, "validation")
     images = image_tensor(augment(normals, factor, seed=seed), "normals")
+    model.prepare(images)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stages, place = {"train": (epochs, learning_rate)}, None if folder is None else Path(folder)
     if fine_tune:

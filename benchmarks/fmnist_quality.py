@@ -1,0 +1,72 @@
+"""How well images of clothes are told apart: baselines, the full grid, and one class against the rest.
+
+Needs the published Fashion-MNIST files. Finished cells are kept in a folder (first argument) and not run again. No label
+takes part in any fit or choice: scores and cells are chosen by anomalies made from held-out normal images.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from anomaly_nb.core import load_state
+from anomaly_nb.datasets import sample_path
+from anomaly_nb.fmnist.baselines import BASELINES, baseline_scores, baseline_table
+from anomaly_nb.fmnist.data import CLASSES, load_fashion_mnist, make_protocol
+from anomaly_nb.fmnist.grid import best_cells, cell_name, grid_table, read_grid, run_grid
+from anomaly_nb.fmnist.scores import CHOICES, combined
+from anomaly_nb.metrics import roc_auc
+
+RESULTS = Path(__file__).parent / "results"
+CHOSEN = ("DenoisingAutoencoder (HOG)", "MSE")  # the row of the grid that goes on to one class against the rest
+
+
+def one_vs_rest(splits: list, folder: Path) -> pd.DataFrame:
+    "AUROC of the chosen row, of each of its scores, and of the baselines, for each normal class."
+    models, losses = read_grid(sample_path("fmnist/grid.toml"))
+    model, loss = {CHOSEN[0]: models[CHOSEN[0]]}, {CHOSEN[1]: losses[CHOSEN[1]]}
+    columns = {}
+    for normal, name in enumerate(CLASSES):
+        task = make_protocol("one-vs-rest", *splits, normal=normal)
+        place = folder / f"class{normal}"
+        row = run_grid(model, loss, task, place, progress=False).iloc[0]
+        state = load_state(place / cell_name(*CHOSEN))
+        column = {"chosen": row["roc_auc"], "score": row["score"]}
+        for score in CHOICES:
+            column[score] = roc_auc(task.truth, combined(state["test"], state["validation"], score))
+        for baseline, function in BASELINES.items():
+            column[baseline] = roc_auc(task.truth, baseline_scores(task, function)[1])
+        columns[name] = column
+        pd.DataFrame(columns).to_csv(RESULTS / "fmnist_one_vs_rest.csv")
+        print(name, column, flush=True)
+    table = pd.DataFrame(columns)
+    table["mean"] = table.drop(index="score").astype(float).mean(axis=1)
+    return table.rename_axis("detector")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fmnist")
+    parts = sys.argv[2:] or ["baselines", "grid", "one_vs_rest"]
+    splits = [load_fashion_mnist(split) for split in ("train", "test")]
+    task = make_protocol("original", *splits)
+    grid = read_grid(sample_path("fmnist/grid.toml"))
+    tables = {}
+    if "baselines" in parts:
+        tables["fmnist_baselines"] = baseline_table(task)
+    if "grid" in parts:
+        tables["fmnist_grid"] = run_grid(*grid, task, folder / "grid")
+    if "table" in parts:  # of a grid that is still running
+        tables["fmnist_grid"] = grid_table(*grid, task, folder / "grid")
+    if "fmnist_grid" in tables:
+        tables["fmnist_models"] = best_cells(tables["fmnist_grid"])
+    if "one_vs_rest" in parts:
+        tables["fmnist_one_vs_rest"] = one_vs_rest(splits, folder)
+    for name, table in tables.items():
+        table.round(4).to_csv(RESULTS / f"{name}.csv")
+        print(f"\n{name}\n{table.round(3).to_string()}")
+
+
+if __name__ == "__main__":
+    main()
