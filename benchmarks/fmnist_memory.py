@@ -3,14 +3,12 @@
 Task: 4,800 pullovers to learn from, 1,200 to choose with, 1,000 pullovers against 1,000 coats and 1,000 shirts to be
 judged. Each network is trained on three seeds with one recipe and judged by three scores, none of which saw a label:
 its own, fixed beforehand (edges and distance from the structure's slot; without that memory edges alone); edges alone,
-where only the drawings differ; and the one of all single scores and sums of two or three that best finds ten kinds of
-pseudo-anomalies, made from validation pullovers, on the mean over seeds. `fmnist_memory.csv`: a row per network;
+where only the drawings differ; and the score or sum of scores that best finds pseudo-anomalies made from validation
+pullovers (`rank_scores`), on the mean over seeds. `fmnist_memory.csv`: a row per network;
 `fmnist_memory_seeds.csv`: every seed; `fmnist_memory_speed.csv`: a training step with 800 slots as a ratio to one
 without memories.
 """
 
-from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from anomaly_nb.fmnist.data import Protocol, load_fashion_mnist, make_protocol
 from anomaly_nb.fmnist.grid import run_grid
 from anomaly_nb.fmnist.losses import FlexibleLoss
 from anomaly_nb.fmnist.multimemory import fill_memories
-from anomaly_nb.fmnist.scores import SCORES
+from anomaly_nb.fmnist.scores import SCORES, combined, rank_scores
 from anomaly_nb.metrics import roc_auc
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,7 +46,7 @@ NETWORKS = {
     "queries by location": {"queries": "location"},
     "queries by location, no memories": {"queries": "location", **WITHOUT},
 }
-Parts = dict[str, np.ndarray]  # standardised scores (n, 6) by set of images
+Parts = dict[str, np.ndarray]  # of a cell: six scores (n, 6) by set of images
 
 
 def rows() -> dict[str, dict]:
@@ -61,35 +59,24 @@ def rows() -> dict[str, dict]:
 
 
 def read_parts(cell: Path) -> Parts:
-    "Scores of a finished cell, in deviations of validation images from their mean."
+    "Scores of a finished cell."
     state = load_state(cell)
     if state["reason"]:
         raise SystemExit(f"{cell}: {state['reason']}")
-    held = state["validation"]
-    mean, spread = held.mean(axis=0), held.std(axis=0).clip(1e-12)
-    names = [name for name in state if name in ("validation", "test") or name.startswith("made.")]
-    return {name: (state[name] - mean) / spread for name in names}
+    return {name: state[name] for name in state if name in ("validation", "test") or name.startswith("made.")}
 
 
-def choices() -> Iterator[tuple[int, ...]]:
-    "Places of single scores and of sums of two or three."
-    for size in (1, 2, 3):
-        yield from combinations(range(len(SCORES)), size)
+def test_scores(seeds: list[Parts], score: str) -> np.ndarray:
+    "Scores of the test images `(seeds, n)`."
+    return np.stack([combined(parts["test"], parts["validation"], score) for parts in seeds])
 
 
-def pseudo_auc(parts: Parts, choice: tuple[int, ...]) -> float:
-    "Mean AUROC over the kinds of pseudo-anomalies."
-    score = {name: values[:, list(choice)].mean(axis=1) for name, values in parts.items()}
-    held = score["validation"]
-    return float(
-        np.mean(
-            [
-                roc_auc(np.r_[np.zeros(len(held)), np.ones(len(made))], np.r_[held, made])
-                for name, made in score.items()
-                if name.startswith("made.")
-            ]
-        )
-    )
+def chosen_score(seeds: list[Parts]) -> str:
+    "The score that finds pseudo-anomalies best, on the mean over seeds."
+    rankings = [
+        rank_scores(parts["validation"], {k: v for k, v in parts.items() if k.startswith("made.")}) for parts in seeds
+    ]
+    return str(sum(ranking["worst three"] for ranking in rankings).idxmax())
 
 
 def rank_auc(truth: np.ndarray, score: np.ndarray) -> float:
@@ -113,37 +100,22 @@ def interval(task: Protocol, ours: np.ndarray, others: np.ndarray | None = None,
     return float(low), float(high)
 
 
-def own_and_edges(seeds: list[Parts]) -> dict[str, np.ndarray]:
-    "Test scores `(seeds, n)` of the two scores that are fixed beforehand."
-    return {
-        name: np.stack([parts["test"][:, list(SCORES).index(score)] for parts in seeds])
-        for name, score in (("own", "model"), ("edges", "hog"))
-    }
-
-
 def judge(task: Protocol, seeds: list[Parts], others: list[Parts] | None) -> dict:
     "Figures of a network; `others` are the parts of the same network without memories."
-    row = {}
-    for name, scores in own_and_edges(seeds).items():
-        aucs = [roc_auc(task.truth, score) for score in scores]
+    row, chosen = {}, chosen_score(seeds)
+    for name, score in (("own", "model"), ("edges", "hog"), ("chosen", chosen)):
+        scores = test_scores(seeds, score)
+        aucs = [roc_auc(task.truth, values) for values in scores]
         low, high = interval(task, scores)
-        row |= {
-            name: np.mean(aucs),
-            f"{name} low": low,
-            f"{name} high": high,
-            f"{name} sd of seeds": np.std(aucs, ddof=1),
-        }
+        figures = {"": np.mean(aucs), " low": low, " high": high, " sd of seeds": np.std(aucs, ddof=1)}
         if others is not None:
-            plain = own_and_edges(others)[name]
-            gain = np.mean(aucs) - np.mean([roc_auc(task.truth, score) for score in plain])
+            plain = test_scores(others, chosen_score(others) if name == "chosen" else score)
+            gain = np.mean(aucs) - np.mean([roc_auc(task.truth, values) for values in plain])
             low, high = interval(task, scores, plain)
-            row |= {f"{name} gain": gain, f"{name} gain low": low, f"{name} gain high": high}
-    found = {choice: np.mean([pseudo_auc(parts, choice) for parts in seeds]) for choice in choices()}
-    best, names = max(found, key=found.__getitem__), list(SCORES)
-    chosen = [roc_auc(task.truth, parts["test"][:, list(best)].mean(axis=1)) for parts in seeds]
-    row |= {"chosen": "+".join(names[i] for i in best), "pseudo AUROC": found[best], "chosen AUROC": np.mean(chosen)}
-    singles = {name: np.mean([roc_auc(task.truth, p["test"][:, i]) for p in seeds]) for i, name in enumerate(names)}
-    return row | {f"score {name}": value for name, value in singles.items()}
+            figures |= {" gain": gain, " gain low": low, " gain high": high}
+        row |= {name + what: value for what, value in figures.items()}
+    singles = {f"score {s}": np.mean([roc_auc(task.truth, v) for v in test_scores(seeds, s)]) for s in SCORES}
+    return row | {"choice": chosen} | singles
 
 
 def ablation(task: Protocol, cells: dict[str, list[Path]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -153,8 +125,8 @@ def ablation(task: Protocol, cells: dict[str, list[Path]]) -> tuple[pd.DataFrame
     for name, seeds in parts.items():
         plain = "queries by location, no memories" if name.startswith("queries by location") else "no memories"
         table[name] = judge(task, seeds, parts[plain] if name != plain and plain in parts else None)
-        for seed, values in zip(SEEDS, zip(*own_and_edges(seeds).values(), strict=True), strict=False):
-            own, edges = (roc_auc(task.truth, value) for value in values)
+        for seed, parts_of_seed in zip(SEEDS, seeds, strict=True):
+            own, edges = (roc_auc(task.truth, test_scores([parts_of_seed], score)[0]) for score in ("model", "hog"))
             by_seed.append({"network": name, "seed": seed, "own": own, "edges": edges})
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("network"), pd.DataFrame(by_seed)
 
