@@ -378,13 +378,11 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         mem_size: int = 800,  # slots of each memory
         *,
         warmup: int = 9600,  # images seen before the memories are filled
-        commitment_weight: float = 0.02,  # of the structure's distance from its slot in the loss
-        noise: float = 0.2,  # standard deviation of noise on training images, which must be undone
+        commitment_weight: float = 1.0,  # of the structure's distance from its slot in the loss
         **options: Any,  # of `ThreeViewNetwork`
     ) -> None:
         super().__init__(mem_size, **options)
-        self.warmup, self.commitment_weight, self.noise = warmup, commitment_weight, noise
-        self.recent = RecentImages()
+        self.warmup, self.commitment_weight, self.recent = warmup, commitment_weight, RecentImages()
         self.register_buffer("normal", torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
@@ -393,7 +391,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
             self.recent.add(x)
             if self.recent.seen >= self.warmup:
                 fill_memories(self, self.recent.latest())
-        codes = self.codes(x + self.noise * torch.randn_like(x) if self.training else x)
+        codes = self.codes(x)
         answers = self.recall(codes)
         value = criterion(self.decoder(**answers), x)
         memory = self.memories["structure"] if "structure" in self.memories else None
