@@ -22,7 +22,7 @@ setup(
     package_data={"anomaly_nb": ["py.typed", "samples/**/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("lab", "peers", "dev")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("lab", "peers", "onnx", "dev")},
     entry_points={
         "console_scripts": [line.strip() for line in cfg["console_scripts"].splitlines() if line.strip()],
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],

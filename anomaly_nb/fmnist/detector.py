@@ -30,12 +30,14 @@ from ..training import fit_weights
 FAMILIES = ("autoencoders", "robust", "variational", "adversarial", "memory", "multimemory", "diffusion", "transformer")
 
 
-def load_models() -> dict[str, type[ImageModel]]:
-    "Import the pages that define models; all of `MODELS` by name."
+def load_models() -> None:
+    "Import the pages that define models."
     for family in FAMILIES:
         if find_spec(f"anomaly_nb.fmnist.{family}"):
             import_module(f"anomaly_nb.fmnist.{family}")
-    return MODELS
+
+# %% ../../nbs/fmnist/14_detector.ipynb #10344b37
+load_models()
 
 # %% ../../nbs/fmnist/14_detector.ipynb #7f969729
 class DetectorGraph(nn.Module):
@@ -170,7 +172,6 @@ class ImageDetector(FittedImages):
         return self
 
     def _network(self) -> ImageModel:
-        load_models()
         return build_model(self.model, seed=self.seed, **(self.options or {}))
 
     def _fitted_state(self) -> dict[str, Any]:

@@ -188,6 +188,7 @@ def train_model(
         where = None if place is None else place / name
         history = _stage(model, images, held, criterion, epochs=length, learning_rate=rate, folder=where, **common)
         histories.append(history.assign(stage=name))
-    model.to("cpu").eval()
+    model.to("cpu").eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.load_state_dict({name: value.contiguous().clone() for name, value in model.state_dict().items()}, assign=True)
     model.calibrate(image_tensor(normals) if held is None else held)
     return pd.concat(histories, ignore_index=True)

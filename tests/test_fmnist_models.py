@@ -1,0 +1,149 @@
+"""Every model keeps the contract: scores without dice and batch mates, weights that go to the disk and back, ONNX."""
+
+import numpy as np
+import pytest
+import torch
+
+from anomaly_nb.core import DataError
+from anomaly_nb.fmnist import FlexibleLoss, ImageDetector, image_tensor, load_subset, make_protocol, train_model
+from anomaly_nb.fmnist.base import MODELS, ImageModel, apply, build_model
+from anomaly_nb.fmnist.detector import DetectorGraph, load_models
+from anomaly_nb.fmnist.scores import SCORES, ImageScorer, ask_all
+
+FIFTEEN = [
+    "Autoencoder",
+    "CAE",
+    "CVAE",
+    "DeepCAE",
+    "DeepCVAE",
+    "DeepVAE",
+    "DenoisingAutoencoder",
+    "DiffusionUNet",
+    "GANomaly",
+    "HybridCAE",
+    "RobustAutoencoder",
+    "SimpleDDPM",
+    "SkipConnectionAutoencoder",
+    "TransformerAnomalyDetector",
+    "VAE",
+]
+VARIANTS = [(name, {}) for name in FIFTEEN] + [
+    ("DenoisingAutoencoder", {"features": "hog"}),
+    ("DenoisingAutoencoder", {"features": "contrast"}),
+]
+load_models()
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_protocol("original", load_subset("train"), load_subset("test"))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return image_tensor(load_subset("test")[0])
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda pair: "-".join([pair[0], *pair[1].values()]))
+def trained(request, task):
+    "A model after one epoch, and its scorer with every part."
+    name, options = request.param
+    model = build_model(name, **options)
+    train_model(model, task.train, FlexibleLoss("mse"), validation=task.validation, epochs=1, batch_size=32)
+    answers = [ask_all(model, image_tensor(part)) for part in (task.train, task.validation)]
+    return name, options, ImageScorer(model, "+".join(SCORES)).fit(*answers).eval()
+
+
+def test_the_fifteen_are_there():
+    assert set(FIFTEEN) <= set(MODELS)
+    assert all(issubclass(model, ImageModel) for model in MODELS.values())
+
+
+@torch.no_grad()
+def test_scores_know_no_batch_mates_and_no_dice(trained, images):
+    _, _, scorer = trained
+    for score in (scorer.model.anomaly_score, scorer):
+        thousand = score(images)
+        assert torch.equal(thousand, score(images))
+        scale = thousand.abs().clamp(min=1)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        assert ((score(images[order]) - thousand[order]).abs() / scale[order]).max() < 1e-5
+        assert ((score(images[:7]) - thousand[:7]).abs() / scale[:7]).max() < 1e-5
+        alone = torch.cat([score(image[None]) for image in images[:7]])
+        assert ((alone - thousand[:7]).abs() / scale[:7]).max() < 1e-5
+
+
+@torch.no_grad()
+def test_outputs_are_images(trained, images):
+    _, _, scorer = trained
+    model = scorer.model
+    drawn, latent = apply(model, "reconstruct", images[:5]), apply(model, "latent", images[:5])
+    assert drawn.shape == (5, 1, 28, 28) and drawn.min() >= 0 and drawn.max() <= 1
+    assert latent.ndim == 2 and latent.shape[1] < 784
+    assert apply(model, "anomaly_map", images[:5]).shape == (5, 28, 28)
+
+
+@torch.no_grad()
+def test_all_that_is_known_is_in_the_weights(trained, images):
+    name, options, scorer = trained
+    again = ImageScorer(build_model(name, seed=1, **options), "+".join(SCORES))
+    again.load_state_dict(scorer.state_dict())
+    assert torch.equal(again.eval()(images), scorer(images))
+
+
+def test_anomalies_are_not_copied(task, images):
+    "A corrupted region comes back nearer to the normal image than to the corrupted one, however long the training."
+    for name in ("SkipConnectionAutoencoder", "HybridCAE"):
+        model = build_model(name)
+        train_model(model, task.train, FlexibleLoss("mse"), epochs=25, batch_size=32)
+        clean = image_tensor(task.validation)
+        broken, square = clean.clone(), (..., slice(10, 18), slice(10, 18))
+        broken[square] = 1 - broken[square]
+        drawn = apply(model, "reconstruct", broken)[square]
+        nearer = (drawn - clean[square]).square().mean((1, 2, 3)) < (drawn - broken[square]).square().mean((1, 2, 3))
+        assert nearer.float().mean() > 0.9, name
+
+
+def test_training_learns_for_every_loss(task):
+    "The validation loss falls for each of the grid's five losses."
+    for weights in ({"mse": 1}, {"mse": 1, "gradient": 0.1}, {"mse": 1, "ms-ssim": 0.3}, {"charbonnier": 1, "tv": 0.1}):
+        model = build_model("VAE")
+        loss = FlexibleLoss("+".join(weights), weights)
+        history = train_model(model, task.train, loss, validation=task.validation, epochs=4, batch_size=16)
+        assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]
+
+
+def test_a_divergence_is_not_a_result(task):
+    model = build_model("Autoencoder")
+    with pytest.raises(DataError, match=r"the loss is nan|the loss is inf"):
+        train_model(model, task.train, lambda output, target: (output - target).mean() * float("nan"), epochs=1)
+
+
+def exported(scorer, images, folder):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    detector = ImageDetector()
+    detector.scorer_, detector.threshold_ = scorer, 0.5
+    detector.export_onnx(folder / "detector.onnx")
+    session = onnxruntime.InferenceSession(folder / "detector.onnx")
+    results = [session.run(None, {"images": part.numpy()}) for part in (images[:50], images[:1])]
+    with torch.no_grad():
+        own = DetectorGraph(scorer, 0.5)(images[:50])
+    for (scores, alarms, maps), count in zip(results, (50, 1), strict=True):
+        wanted = own[0][:count].numpy()
+        assert (np.abs(scores - wanted) / np.maximum(np.abs(wanted), 1)).max() < 1e-4
+        clear = np.abs(wanted - 0.5) > 1e-3
+        assert (alarms[clear] == own[1][:count].numpy()[clear]).all()
+        assert np.abs(maps - own[2][:count].numpy()).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_onnx_says_the_same(trained, images, tmp_path):
+    exported(trained[2], images, tmp_path)
+
+
+def test_onnx_of_the_chosen_model(task, images, tmp_path):
+    model = build_model("DenoisingAutoencoder", features="hog")
+    train_model(model, task.train, FlexibleLoss("mse"), epochs=1)
+    answers = [ask_all(model, image_tensor(part)) for part in (task.train, task.validation)]
+    exported(ImageScorer(model, "ssim+latent-knn").fit(*answers).eval(), images, tmp_path)
