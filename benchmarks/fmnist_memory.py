@@ -198,7 +198,3 @@ def main(
     table.round(4).to_csv(RESULTS / "fmnist_memory.csv")
     by_seed.round(4).to_csv(RESULTS / "fmnist_memory_seeds.csv", index=False)
     print(table.round(3).T.to_string())
-
-
-if __name__ == "__main__":
-    main()
