@@ -1,7 +1,7 @@
 """How well images of clothes are told apart: baselines, the full grid, and one class against the rest.
 
-Needs the published Fashion-MNIST files. Finished cells are kept in a folder (first argument) and not run again. No label
-takes part in any fit or choice: scores and cells are chosen by anomalies made from held-out normal images.
+Needs the published Fashion-MNIST files. Finished cells are kept in a folder (first argument) and not run again. No
+label takes part in any fit or choice: scores and cells are chosen by anomalies made from held-out normal images.
 """
 
 import logging
@@ -13,9 +13,9 @@ import pandas as pd
 from anomaly_nb.core import load_state
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.fmnist.baselines import BASELINES, baseline_scores, baseline_table
-from anomaly_nb.fmnist.data import CLASSES, load_fashion_mnist, make_protocol
-from anomaly_nb.fmnist.grid import best_cells, cell_name, grid_table, read_grid, run_grid
-from anomaly_nb.fmnist.scores import CHOICES, combined
+from anomaly_nb.fmnist.data import CLASSES, Protocol, load_fashion_mnist, make_protocol
+from anomaly_nb.fmnist.grid import best_cells, cell_name, cells_of, finished, grid_table, read_grid, run_grid
+from anomaly_nb.fmnist.scores import CHOICES, combined, rank_scores
 from anomaly_nb.metrics import roc_auc
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,6 +45,19 @@ def one_vs_rest(splits: list, folder: Path) -> pd.DataFrame:
     return table.rename_axis("detector")
 
 
+def score_table(models: dict, losses: dict, task: Protocol, folder: Path) -> pd.DataFrame:
+    "Every score of every finished cell: what made anomalies say of it, and what the labels say afterwards."
+    tables = {}
+    for names, settings in cells_of(models, losses).items():
+        if not finished(place := folder / cell_name(*names), settings) or (state := load_state(place))["reason"]:
+            continue
+        held = state["validation"]
+        table = rank_scores(held, {k: v for k, v in state.items() if k.startswith("made.")})
+        table["roc_auc"] = [roc_auc(task.truth, combined(state["test"], held, score)) for score in table.index]
+        tables[names] = table[["worst three", "mean", "roc_auc"]]
+    return pd.concat(tables, names=["model", "loss", "score"])
+
+
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fmnist")
@@ -61,6 +74,7 @@ def main() -> None:
         tables["fmnist_grid"] = grid_table(*grid, task, folder / "grid")
     if "fmnist_grid" in tables:
         tables["fmnist_models"] = best_cells(tables["fmnist_grid"])
+        tables["fmnist_scores"] = score_table(*grid, task, folder / "grid")
     if "one_vs_rest" in parts:
         tables["fmnist_one_vs_rest"] = one_vs_rest(splits, folder)
     for name, table in tables.items():

@@ -42,7 +42,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def images():
-    return image_tensor(load_subset("test")[0])
+    return image_tensor(load_subset("test")[0][::5])
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=lambda pair: "-".join([pair[0], *pair[1].values()]))
@@ -50,7 +50,7 @@ def trained(request, task):
     "A model after one epoch, and its scorer with every part."
     name, options = request.param
     model = build_model(name, **options)
-    train_model(model, task.train, FlexibleLoss("mse"), validation=task.validation, epochs=1, batch_size=32)
+    train_model(model, task.train, FlexibleLoss("mse"), validation=task.validation, epochs=1, progress=False)
     answers = [ask_all(model, image_tensor(part)) for part in (task.train, task.validation)]
     return name, options, ImageScorer(model, "+".join(SCORES)).fit(*answers).eval()
 
@@ -60,18 +60,30 @@ def test_the_fifteen_are_there():
     assert all(issubclass(model, ImageModel) for model in MODELS.values())
 
 
+def unchanging(score, images):
+    "Alone, in a batch of seven, shuffled and asked again: the same scores."
+    all_at_once = score(images)
+    assert torch.equal(all_at_once, score(images))
+    scale = all_at_once.abs().clamp(min=1)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    assert ((score(images[order]) - all_at_once[order]).abs() / scale[order]).max() < 1e-5
+    assert ((score(images[:7]) - all_at_once[:7]).abs() / scale[:7]).max() < 1e-5
+    alone = torch.cat([score(image[None]) for image in images[:7]])
+    assert ((alone - all_at_once[:7]).abs() / scale[:7]).max() < 1e-5
+
+
 @torch.no_grad()
 def test_scores_know_no_batch_mates_and_no_dice(trained, images):
-    _, _, scorer = trained
-    for score in (scorer.model.anomaly_score, scorer):
-        thousand = score(images)
-        assert torch.equal(thousand, score(images))
-        scale = thousand.abs().clamp(min=1)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        assert ((score(images[order]) - thousand[order]).abs() / scale[order]).max() < 1e-5
-        assert ((score(images[:7]) - thousand[:7]).abs() / scale[:7]).max() < 1e-5
-        alone = torch.cat([score(image[None]) for image in images[:7]])
-        assert ((alone - thousand[:7]).abs() / scale[:7]).max() < 1e-5
+    unchanging(trained[2].model.anomaly_score, images)
+    unchanging(trained[2], images[:50])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_thousand_batch_mates(trained):
+    thousand = image_tensor(load_subset("test")[0])
+    unchanging(trained[2].model.anomaly_score, thousand)
+    unchanging(trained[2], thousand)
 
 
 @torch.no_grad()
@@ -92,17 +104,17 @@ def test_all_that_is_known_is_in_the_weights(trained, images):
     assert torch.equal(again.eval()(images), scorer(images))
 
 
-def test_anomalies_are_not_copied(task, images):
-    "A corrupted region comes back nearer to the normal image than to the corrupted one, however long the training."
-    for name in ("SkipConnectionAutoencoder", "HybridCAE"):
-        model = build_model(name)
-        train_model(model, task.train, FlexibleLoss("mse"), epochs=25, batch_size=32)
-        clean = image_tensor(task.validation)
-        broken, square = clean.clone(), (..., slice(10, 18), slice(10, 18))
-        broken[square] = 1 - broken[square]
-        drawn = apply(model, "reconstruct", broken)[square]
-        nearer = (drawn - clean[square]).square().mean((1, 2, 3)) < (drawn - broken[square]).square().mean((1, 2, 3))
-        assert nearer.float().mean() > 0.9, name
+@pytest.mark.parametrize("name", ["SkipConnectionAutoencoder", "HybridCAE"])
+def test_anomalies_are_not_copied(task, name):
+    "Of the change that a corrupted square makes, most is not in the reconstruction."
+    model = build_model(name)
+    train_model(model, task.train, FlexibleLoss("mse"), epochs=15, batch_size=32, progress=False)
+    clean = image_tensor(task.validation)
+    broken, square = clean.clone(), (..., slice(10, 18), slice(10, 18))
+    broken[square] = 1 - broken[square]
+    change = apply(model, "reconstruct", broken)[square] - apply(model, "reconstruct", clean)[square]
+    copied = (change * (broken - clean)[square]).sum() / (broken - clean)[square].square().sum()
+    assert copied < 0.5
 
 
 def test_training_learns_for_every_loss(task):
@@ -110,14 +122,18 @@ def test_training_learns_for_every_loss(task):
     for weights in ({"mse": 1}, {"mse": 1, "gradient": 0.1}, {"mse": 1, "ms-ssim": 0.3}, {"charbonnier": 1, "tv": 0.1}):
         model = build_model("VAE")
         loss = FlexibleLoss("+".join(weights), weights)
-        history = train_model(model, task.train, loss, validation=task.validation, epochs=4, batch_size=16)
+        history = train_model(
+            model, task.train, loss, validation=task.validation, epochs=4, batch_size=16, progress=False
+        )
         assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]
 
 
 def test_a_divergence_is_not_a_result(task):
     model = build_model("Autoencoder")
     with pytest.raises(DataError, match=r"the loss is nan|the loss is inf"):
-        train_model(model, task.train, lambda output, target: (output - target).mean() * float("nan"), epochs=1)
+        train_model(
+            model, task.train, lambda output, target: (output - target).mean() * float("nan"), epochs=1, progress=False
+        )
 
 
 def exported(scorer, images, folder):
@@ -144,6 +160,6 @@ def test_onnx_says_the_same(trained, images, tmp_path):
 
 def test_onnx_of_the_chosen_model(task, images, tmp_path):
     model = build_model("DenoisingAutoencoder", features="hog")
-    train_model(model, task.train, FlexibleLoss("mse"), epochs=1)
+    train_model(model, task.train, FlexibleLoss("mse"), epochs=1, progress=False)
     answers = [ask_all(model, image_tensor(part)) for part in (task.train, task.validation)]
     exported(ImageScorer(model, "ssim+latent-knn").fit(*answers).eval(), images, tmp_path)

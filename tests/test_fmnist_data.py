@@ -1,0 +1,83 @@
+"""Files, protocols and augmentation; baselines on the published data where it is installed."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+
+from anomaly_nb.core import DataError
+from anomaly_nb.fmnist import augment, baseline_table, evaluate, load_fashion_mnist, load_subset, make_protocol
+from anomaly_nb.fmnist.data import DEBIAN, MD5, read_idx
+
+published = pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+
+
+@published
+def test_a_folder_of_the_user(tmp_path):
+    for name in MD5:
+        with gzip.open(DEBIAN / f"{name}.gz") as packed, open(tmp_path / name, "wb") as plain:
+            shutil.copyfileobj(packed, plain)
+    images, labels = load_fashion_mnist("test", tmp_path)
+    assert images.shape == (10_000, 28, 28) and (np.bincount(labels) == 1000).all()
+    damaged = tmp_path / "t10k-labels-idx1-ubyte"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DataError, match="the MD5 of its unpacked content"):
+        load_fashion_mnist("test", tmp_path)
+
+
+@published
+def test_the_subset_is_the_first_of_each_class():
+    for split, count in (("train", 200), ("test", 100)):
+        images, labels = load_fashion_mnist(split)
+        part, classes = load_subset(split)
+        for kind in range(10):
+            assert (part[classes == kind] == images[labels == kind][:count]).all()
+
+
+@published
+@pytest.mark.slow
+def test_baselines_are_the_known_ones():
+    task = make_protocol("original", load_fashion_mnist("train"), load_fashion_mnist("test"))
+    known = {
+        "mean image": 0.574,
+        "PCA": 0.686,
+        "1-NN": 0.704,
+        "HOG + k-NN": 0.766,
+        "Isolation Forest": 0.593,
+        "LOF": 0.660,
+    }
+    measured = baseline_table(task)["roc_auc"]
+    for name, value in known.items():
+        assert measured[name] == pytest.approx(value, abs=0.006), name
+
+
+def test_other_files(tmp_path):
+    (tmp_path / "images.idx").write_bytes(b"1234")
+    with pytest.raises(DataError, match="no Fashion-MNIST file has this name"):
+        read_idx(tmp_path / "images.idx")
+
+
+def test_normal_images_never_leak():
+    splits = load_subset("train"), load_subset("test")
+    for name in ("original", "one-vs-rest"):
+        for normal in range(10):
+            task = make_protocol(name, *splits, normal=normal)
+            known = {image.tobytes() for image in splits[0][0][splits[0][1] == normal]}
+            learnt = [image.tobytes() for part in (task.train, task.validation) for image in part]
+            assert set(learnt) == known and len(learnt) == 200
+            assert (task.truth == (task.classes != normal)).all()
+
+
+def test_clothes_stay_upright():
+    images = load_subset("train")[0][load_subset("train")[1] == 1][:50]
+    more = augment(images, 6)
+    assert more.shape == (300, 28, 28) and more.min() >= 0 and more.max() <= 1
+    mean, rows = images.mean(axis=0) / 255, more[50:].reshape(5, 50, 28, 28).mean(axis=(0, 1))
+    upright, turned = np.corrcoef(mean.ravel(), rows.ravel())[0, 1], np.corrcoef(mean[::-1].ravel(), rows.ravel())[0, 1]
+    assert upright > 0.9 and upright > turned + 0.05
+
+
+def test_figures_of_one_class():
+    with pytest.raises(DataError, match="needs both classes"):
+        evaluate(np.zeros(5), np.arange(5.0))

@@ -1,0 +1,150 @@
+"""The grid survives kill -9 and failures, detectors come back from the disk, and commands run as typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from anomaly_nb.core import DataError, load_state
+from anomaly_nb.fmnist import ImageDetector, best_cells, load_subset, make_protocol, run_grid
+from anomaly_nb.fmnist.grid import cell_name, cells_of, finished
+from anomaly_nb.metrics import roc_auc
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "IN_TEST": "1"}
+TERMS = {"MSE": {"mse": 1.0}, "MSE+Gradient": {"mse": 1.0, "gradient": 0.1}}
+ROWS = {"Autoencoder": {"epochs": 3, "batch_size": 32}, "broken": {"model": "Autoencoder", "options": {"depth": 3}}}
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_protocol("original", load_subset("train"), load_subset("test"))
+
+
+def script(folder, name, *arguments):
+    "How a command's console script is called."
+    path = Path(folder) / f"{name}.py"
+    path.write_text(f"from anomaly_nb.fmnist.commands import {name}\n\n{name}()\n")
+    return [sys.executable, str(path), *map(str, arguments)]
+
+
+def command(folder, name, *arguments):
+    return subprocess.run(script(folder, name, *arguments), cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
+
+
+def test_failures_are_recorded_and_the_grid_goes_on(task, tmp_path):
+    table = run_grid(ROWS, TERMS, task, tmp_path)
+    assert table.loc[("broken", "MSE"), "reason"].startswith("DataError: Autoencoder: ")
+    assert table.loc["Autoencoder", "roc_auc"].between(0.3, 1).all() and (table.loc["Autoencoder", "seconds"] > 0).all()
+    assert list(best_cells(table).index.get_level_values("model")) == ["Autoencoder"]
+
+
+def test_labels_take_no_part(task, tmp_path):
+    "With other labels the cells, the choices and the thresholds stay; only the figures change."
+    rows = {"Autoencoder": ROWS["Autoencoder"]}
+    table = run_grid(rows, TERMS, task, tmp_path)
+    swapped = run_grid(rows, TERMS, task._replace(truth=1 - task.truth), tmp_path)
+    assert (table[["score", "worst three"]] == swapped[["score", "worst three"]]).all(axis=None)
+    np.testing.assert_allclose(table["roc_auc"], 1 - swapped["roc_auc"])
+
+
+def test_two_at_a_time_gives_the_same(task, tmp_path):
+    rows = {name: ROWS["Autoencoder"] for name in ("Autoencoder", "VAE")}
+    one, two = (run_grid(rows, TERMS, task, tmp_path / str(n), n_jobs=n) for n in (1, 2))
+    pd.testing.assert_series_equal(one["roc_auc"], two["roc_auc"])
+
+
+def test_killed_and_resumed(tmp_path):
+    losses, rows = "MSE = { mse = 1 }\nL1 = { l1 = 1 }\n", "Autoencoder = { epochs = 4 }\nVAE = { epochs = 4 }\n"
+    (tmp_path / "grid.toml").write_text(f"[losses]\n{losses}TV = {{ mse = 1, tv = 0.1 }}\n[models]\n{rows}")
+    call = script(tmp_path, "fmnist_grid", "--grid", "grid.toml", "--folder", "cells", "--subset")
+    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    running = subprocess.Popen(call, cwd=tmp_path, env=ENVIRONMENT, **quiet)
+    while not list((tmp_path / "cells").glob("*/detector.json")):
+        time.sleep(0.05)
+        assert running.poll() is None
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*/detector.json")}
+    assert 0 < len(before) < 6
+    again = command(tmp_path, "fmnist_grid", "--grid", "grid.toml", "--folder", "cells", "--subset")
+    assert again.returncode == 0, again.stderr
+    assert f"{len(before)} of 6 cells are finished" in again.stderr
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    table = pd.read_csv(tmp_path / "cells/table.csv", index_col=[0, 1])
+    assert len(table) == 6 and table["roc_auc"].notna().all()
+
+
+def test_settings_that_changed_are_not_finished(task, tmp_path):
+    rows = {"Autoencoder": ROWS["Autoencoder"]}
+    run_grid(rows, {"MSE": TERMS["MSE"]}, task, tmp_path)
+    ((names, settings),) = cells_of(rows, {"MSE": TERMS["MSE"]}).items()
+    place = tmp_path / cell_name(*names)
+    assert finished(place, settings) and not finished(place, settings | {"epochs": 5})
+    (place / "detector.json").write_text("{")
+    assert not finished(place, settings)
+    run_grid(rows, {"MSE": TERMS["MSE"]}, task, tmp_path)
+    assert finished(place, settings) and "validation" in load_state(place)
+
+
+def test_train_evaluate(tmp_path):
+    arguments = ["--model", "VAE", "--loss", "mse+ms-ssim", "--epochs", 3, "--batch_size", 32, "--save", "vae"]
+    trained = command(tmp_path, "fmnist_train", *arguments, "--subset")
+    assert trained.returncode == 0, trained.stderr
+    assert "epoch 3/3: loss" in trained.stderr and "the detector is in vae" in trained.stderr
+    assert list((tmp_path / "vae/logs/train").glob("events*"))
+    judged = command(tmp_path, "fmnist_evaluate", "vae", "--subset")
+    assert judged.returncode == 0 and "everything is an anomaly" in judged.stdout and "VAE, " in judged.stdout
+    table = pd.read_csv(tmp_path / "vae/evaluation.csv", index_col=0)
+    task = make_protocol("original", load_subset("train"), load_subset("test"))
+    scores = ImageDetector.load(tmp_path / "vae").decision_function(task.test)
+    assert table["roc_auc"].iloc[-1] == pytest.approx(roc_auc(task.truth, scores))
+
+
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        ("fmnist_train", ["--model", "CNN", "--subset"], "There is no model 'CNN'"),
+        ("fmnist_train", ["--loss", "mse+huber", "--epochs", "1", "--subset"], "['huber'] is unknown"),
+        ("fmnist_train", ["--data", "nowhere"], "Name the folder that holds the four Fashion-MNIST files"),
+        ("fmnist_train", ["--protocol", "all", "--subset"], "no protocol 'all'"),
+        ("fmnist_evaluate", ["nowhere", "--subset"], "no saved detector here"),
+        ("fmnist_grid", ["--grid", "nowhere.toml", "--subset"], "no readable grid"),
+    ],
+)
+def test_errors_are_one_sentence(tmp_path, name, arguments, message):
+    done = command(tmp_path, name, *arguments)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_model(task, tmp_path):
+    for name in ("Autoencoder", "VAE"):
+        ImageDetector(name, epochs=1).fit(task.train, progress=False).save(tmp_path / name)
+    mixed = json.loads((tmp_path / "VAE/detector.json").read_text())
+    mixed["params"]["model"] = "Autoencoder"
+    Path(tmp_path / "VAE/detector.json").write_text(json.dumps(mixed))
+    with pytest.raises(DataError, match="do not fit this ImageScorer"):
+        ImageDetector.load(tmp_path / "VAE")
+
+
+@pytest.mark.parametrize("kind", ["shape", "dtype", "range", "nan", "empty"])
+def test_bad_images(task, kind):
+    images = task.train[:20]
+    bad = {
+        "shape": images[:, :20],
+        "dtype": images.astype(np.int32),
+        "range": images.astype(float),
+        "nan": np.where(np.arange(28) == 3, np.nan, images / 255),
+        "empty": images[:0],
+    }[kind]
+    with pytest.raises(DataError):
+        ImageDetector().fit(bad)
