@@ -180,7 +180,6 @@ def test_documented_loss_and_training(clothes):
     scores = apply(model, "anomaly_score", clothes[4])
     again = build_model("MultiMemoryAutoencoder", mem_size=60, dim=16, seed=1, **OPTIONS)
     again.load_state_dict(model.state_dict())
-    again.to(memory_format=torch.channels_last)  # as `train_model` leaves a model
     assert torch.equal(apply(again, "anomaly_score", clothes[4]), scores)
     assert decode_slots(model, "structure", [0, 5], clothes[2][:8]).shape == (2, 1, 28, 28)
 
