@@ -12,9 +12,9 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from anomaly_nb.fmnist.adversarial import *
-    from anomaly_nb.fmnist.autoencoders import *
     from anomaly_nb.fmnist.base import *
     from anomaly_nb.fmnist.baselines import *
+    from anomaly_nb.fmnist.bottlenecks import *
     from anomaly_nb.fmnist.data import *
     from anomaly_nb.fmnist.detector import *
     from anomaly_nb.fmnist.diffusion import *
@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "losses": ["FlexibleLoss"],
         "base": ["ImageModel", "image_tensor"],
         "training": ["train_model"],
-        "autoencoders": ["Autoencoder", "CAE", "DeepCAE", "HybridCAE"],
+        "bottlenecks": ["Autoencoder", "CAE", "DeepCAE", "HybridCAE"],
         "robust": ["DenoisingAutoencoder", "RobustAutoencoder", "SkipConnectionAutoencoder"],
         "variational": ["VAE", "DeepVAE", "CVAE", "DeepCVAE"],
         "adversarial": ["GANomaly"],

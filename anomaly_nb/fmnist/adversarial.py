@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .autoencoders import conv_decoder, conv_encoder
 from .base import Criterion, ImageModel, register
+from .bottlenecks import conv_decoder, conv_encoder
 
 # %% ../../nbs/fmnist/08_adversarial.ipynb #b2335a39
 class Critic(nn.Module):
@@ -28,7 +28,7 @@ class Critic(nn.Module):
         features = self.features(x)
         return features, self.verdict(features.flatten(1))
 
-
+# %% ../../nbs/fmnist/08_adversarial.ipynb #424769e1
 @register
 class GANomaly(ImageModel):
     "Encoder, decoder and second encoder against a critic."

@@ -72,7 +72,7 @@ def nearest(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32], k: 
     scores: FloatArray = distances.mean(axis=1, dtype=np.float64)
     return scores
 
-
+# %% ../../nbs/fmnist/13_baselines.ipynb #e04f06d9
 def nearest_edges(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> FloatArray:
     "Mean distance to the five nearest in 128 principal components of the orientation histograms."
     import torch
@@ -87,7 +87,7 @@ def nearest_edges(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32
     fitted = PCA(min(128, len(train) - 1), svd_solver="covariance_eigh").fit(known)
     return nearest(fitted.transform(known), fitted.transform(new), k=5)
 
-
+# %% ../../nbs/fmnist/13_baselines.ipynb #a4463a44
 def isolation_forest(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> FloatArray:
     "How few random cuts set an image apart; 200 trees."
     from sklearn.ensemble import IsolationForest

@@ -153,7 +153,7 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(*parts.unbind(dim=1))
         return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))  # type: ignore[no-any-return]
 
-
+# %% ../../nbs/fmnist/10_diffusion.ipynb #b45fc849
 @register
 class DiffusionUNet(DiffusionModel):
     "A U-Net from 14 to 7 pixels and back that is told the time."

@@ -136,7 +136,7 @@ def cell_row(task: Protocol, state: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {"score": score, "worst three": ranking["worst three"].iloc[0]}
     return chosen | size | cost | {"reason": ""} | judge(task, combined(held, held, score), test)
 
-
+# %% ../../nbs/fmnist/15_grid.ipynb #c8fa7a80
 def grid_table(
     models: Models | Sequence[str],
     losses: Losses | Sequence[str],

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import DataError
-from .autoencoders import BottleneckModel, dense, dense_decoder, dense_encoder, double, halve
 from .base import Criterion, ImageModel, register
+from .bottlenecks import BottleneckModel, dense, dense_decoder, dense_encoder, double, halve
 from .features import HOG_SIZE, local_contrast, orientation_histograms
 
 # %% ../../nbs/fmnist/06_robust.ipynb #34192df4

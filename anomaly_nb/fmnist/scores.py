@@ -251,7 +251,7 @@ def wrong_shape(images: Pictures, random: np.random.Generator) -> dict[str, Pict
         "warp": _moved(images, warped + 13.5),
     }
 
-
+# %% ../../nbs/fmnist/12_scores.ipynb #ed499679
 def wrong_parts(images: Pictures, random: np.random.Generator) -> dict[str, Pictures]:
     "Halves of two images above each other and side by side, two images in one, and a patch from elsewhere."
     n, other = len(images), np.roll(images, 1, axis=0)
@@ -268,7 +268,7 @@ def wrong_parts(images: Pictures, random: np.random.Generator) -> dict[str, Pict
         "patch": patched,
     }
 
-
+# %% ../../nbs/fmnist/12_scores.ipynb #e8f25c32
 def wrong_surface(images: Pictures, random: np.random.Generator) -> dict[str, Pictures]:
     "The fine detail of another image, a smooth surface, and a scar."
     from scipy.ndimage import gaussian_filter

@@ -37,7 +37,7 @@ def fixed_masks() -> Tensor:
     turn = (2 * (rows % 2) + columns % 2).flatten()
     return torch.stack([turn == k for k in range(4)])
 
-
+# %% ../../nbs/fmnist/11_transformer.ipynb #f121c080
 @register
 class TransformerAnomalyDetector(ImageModel):
     "A vision transformer that guesses hidden patches."

@@ -9,7 +9,8 @@ __all__ = ['gaussian_kl', 'VariationalModel', 'VAE', 'DeepVAE', 'CVAE', 'DeepCVA
 import torch
 from torch import Tensor
 
-from anomaly_nb.fmnist.autoencoders import (
+from .base import Criterion, register
+from anomaly_nb.fmnist.bottlenecks import (
     BottleneckModel,
     conv_decoder,
     conv_encoder,
@@ -18,7 +19,6 @@ from anomaly_nb.fmnist.autoencoders import (
     dense_decoder,
     dense_encoder,
 )
-from .base import Criterion, register
 from .losses import mse
 
 # %% ../../nbs/fmnist/07_variational.ipynb #b591cfc7
