@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.diffusion import *
     from anomaly_nb.fmnist.grid import *
     from anomaly_nb.fmnist.losses import *
+    from anomaly_nb.fmnist.memory import *
+    from anomaly_nb.fmnist.multimemory import *
     from anomaly_nb.fmnist.robust import *
     from anomaly_nb.fmnist.scores import *
     from anomaly_nb.fmnist.training import *
@@ -37,6 +39,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "robust": ["DenoisingAutoencoder", "RobustAutoencoder", "SkipConnectionAutoencoder"],
         "variational": ["VAE", "DeepVAE", "CVAE", "DeepCVAE"],
         "adversarial": ["GANomaly"],
+        "memory": ["KeyValueMemory", "HardMemory", "MemAE"],
+        "multimemory": [
+            "MaskedCenterEncoder",
+            "StructureEncoder",
+            "FFTEncoder",
+            "TripleFeatureDecoder",
+            "MultiMemoryAutoencoder",
+            "init_memory",
+        ],
         "diffusion": ["SimpleDDPM", "DiffusionUNet"],
         "transformer": ["TransformerAnomalyDetector"],
         "scores": ["ImageScorer", "pseudo_anomalies", "rank_scores"],

@@ -27,7 +27,7 @@ from .training import train_model
 from ..training import fit_weights
 
 # %% ../../nbs/fmnist/14_detector.ipynb #5a5488e9
-FAMILIES = ("bottlenecks", "robust", "variational", "adversarial", "memory", "diffusion", "transformer")
+FAMILIES = ("bottlenecks", "robust", "variational", "adversarial", "memory", "multimemory", "diffusion", "transformer")
 
 
 def load_models() -> None:
