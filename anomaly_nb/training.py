@@ -273,6 +273,7 @@ def train(
         sampler = EpochSampler(items, seed, batch_size)
         loader = DataLoader(dataset, share, sampler=sampler, num_workers=num_workers)
         validation_loader = None if validation is None else DataLoader(validation, batch_size, num_workers=num_workers)
+        network.train()  # an earlier training has left it in eval() mode
         _fit(trainer, module, loader, validation_loader, resume)
     if not trainer.is_global_zero:
         raise SystemExit(0)

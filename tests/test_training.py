@@ -159,3 +159,17 @@ def test_a_run_killed_anywhere_ends_like_an_undisturbed_one(tmp_path):
         subprocess.run(command(str(trial), 0), check=True)
         again = read_weights(tmp_path / str(trial) / "final.bin")
         assert all(torch.equal(whole[key], again[key]) for key in whole), moment
+
+
+def test_a_second_training_is_in_training_mode():
+    network, seen = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)), []
+
+    def loss(network, batch):
+        seen.append(network.training)
+        return network(batch[0]).mean()
+
+    data = TensorDataset(torch.ones(4, 1))
+    options = {"epochs": 1, "batch_size": 4, "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+    for _ in range(2):
+        train(network, loss, data, accelerator="cpu", **options)
+    assert seen == [True, True] and not network.training
