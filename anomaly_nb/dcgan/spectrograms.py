@@ -65,12 +65,10 @@ class SpectrogramFormat:
     kind: Kind = "hybrid"  # rows: hybrid, mel or resize
     sample_rate: int = 22050  # Hz
     n_fft: int = 512  # samples in a frame
-    hop: int = 0  # samples between frames; 0 means 16384 / size
+    hop: int = 128  # samples between frames
     db_range: float = 80.0  # dB from the brightest to black
 
     def __post_init__(self) -> None:
-        if self.hop == 0:
-            object.__setattr__(self, "hop", 16384 // self.size)
         checks = {
             "size": 8 <= self.size <= 1024,
             "kind": self.kind in ("hybrid", "mel", "resize"),
@@ -96,7 +94,7 @@ class SpectrogramFormat:
     @classmethod
     def documented(cls, size: int = 128) -> Self:
         "The request's pipeline: frames of 1024 samples, resized."
-        return cls(size, "resize", n_fft=1024, hop=256 * 128 // size if size < 128 else 256)
+        return cls(size, "resize", n_fft=1024, hop=256)
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #c985d836
 class Spectrograms(NamedTuple):
@@ -106,7 +104,7 @@ class Spectrograms(NamedTuple):
     level: FloatArray  # (n,) dB of the brightest point
     start: FloatArray  # (n,) seconds from the recording's beginning
 
-
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #921ae2da
 def _windows(audio: Audio, length: int, step: int) -> tuple[Audio, FloatArray]:
     if len(audio) < length:
         audio = np.tile(audio, -(-length // len(audio)))[:length]
@@ -114,6 +112,16 @@ def _windows(audio: Audio, length: int, step: int) -> tuple[Audio, FloatArray]:
     return np.stack([audio[start : start + length] for start in starts]), starts.astype(np.float64)
 
 
+def _pictures(windows: Tensor, format: SpectrogramFormat) -> tuple[Audio, FloatArray]:
+    spectra = torch.stft(windows, format.n_fft, format.hop, window=torch.hann_window(format.n_fft), return_complex=True)
+    rows = format.bank @ spectra.abs()
+    top = rows.amax(dim=(1, 2), keepdim=True)
+    decibels = 20 * torch.log10((rows / top).clamp_min(1e-12))
+    pictures = (1 + decibels / format.db_range).clamp(0, 1)
+    level = 20 * torch.log10(top.flatten().double())
+    return pictures[:, None].numpy(), level.numpy()
+
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #176f9270
 def audio_to_spectrograms(
     audio: npt.ArrayLike,  # (n,) samples
     sr: int = 22050,  # Hz of `audio`; resampled to the format's rate
@@ -136,16 +144,6 @@ def audio_to_spectrograms(
     pictures, level = _pictures(torch.from_numpy(windows[loud]), format)
     return Spectrograms(pictures, level, starts[loud] / format.sample_rate)
 
-
-def _pictures(windows: Tensor, format: SpectrogramFormat) -> tuple[Audio, FloatArray]:
-    spectra = torch.stft(windows, format.n_fft, format.hop, window=torch.hann_window(format.n_fft), return_complex=True)
-    rows = format.bank @ spectra.abs()
-    top = rows.amax(dim=(1, 2), keepdim=True)
-    decibels = 20 * torch.log10((rows / top).clamp_min(1e-12))
-    pictures = (1 + decibels / format.db_range).clamp(0, 1)
-    level = 20 * torch.log10(top.flatten().double())
-    return pictures[:, None].numpy(), level.numpy()
-
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #a2678336
 def rows_to_magnitude(
     rows: Tensor,  # (b, size, T) amplitudes
@@ -157,7 +155,7 @@ def rows_to_magnitude(
     wanted, gram = bank.T @ rows, bank.T @ bank
     for _ in range(iterations):
         guess = guess * wanted / (gram @ guess + 1e-12)
-    return guess
+    return torch.as_tensor(guess)
 
 
 def spectrogram_to_audio(
@@ -224,7 +222,7 @@ def _write_pictures(found: Spectrograms, name: str, folder: Path) -> list[str]:
             Image.fromarray(np.round(picture[0, ::-1] * 255).astype(np.uint8)).save(path)
     return files
 
-
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #3c194ee3
 def prepare_folder(
     audio: Path | str,  # folder of recordings
     out: Path | str,  # folder of the dataset: pictures in `spectrograms/`, the table beside it
@@ -275,7 +273,7 @@ def _listed(folder: Path, spectrograms: str, metadata: str) -> tuple[list[Path],
             return [base / str(name) for name in table[column]], table
     raise DataError(f"{folder / metadata}: no column {' or '.join(_NAMES[:3])}; it has {', '.join(table.columns)}.")
 
-
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #77cf021f
 def read_picture(
     path: Path,  # PNG, JPEG, BMP, TIFF, or NPY in [0, 1]
     size: int,  # rows and columns wanted
