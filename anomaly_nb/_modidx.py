@@ -1236,4 +1236,5 @@ d = { 'settings': { 'branch': 'main',
                                      'anomaly_nb.training.place_of_process': ('training.html#place_of_process', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training.read_weights': ('training.html#read_weights', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training.train': ('training.html#train', 'anomaly_nb/training.py'),
+                                     'anomaly_nb.training.train_module': ('training.html#train_module', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training.write_weights': ('training.html#write_weights', 'anomaly_nb/training.py')}}}
