@@ -311,7 +311,7 @@ class RunFolder(Callback):
         self.rows.append(epoch_row(epoch, iterations, self.rows, self.config, rates, resources))
         _write_table(self.rows, self.statistics / "epoch_statistics.csv")
         every = self.config.metrics_and_checkpoints.csv_write_frequency
-        kept = iterations[(iterations["iteration"] % every == 0) | (iterations["iteration"] == 1)]
+        kept = iterations[(iterations["iteration"] % every == 0) | (iterations.index == len(iterations) - 1)]
         kept = kept.assign(gpu_memory_used=resources["gpu_memory_used"])
         place = self.config.output_folder / "single_epochs_statistics" / f"epoch_{epoch}"
         _write_table(kept[list(ITERATION_COLUMNS)], place / f"epoch_{epoch}_iterations.csv")
