@@ -45,7 +45,7 @@ def discriminator_features(
     for picture in pictures:
         parts = []
         for maps in network.features(torch.from_numpy(picture[None]) * 2 - 1):
-            rows = maps[0].double().unflatten(1, (bands, -1))  # (channels, bands, rows, time)
+            rows = maps[0].double().reshape(maps.shape[1], bands, -1, maps.shape[3])  # (channels, bands, rows, time)
             parts += [rows.mean(dim=(2, 3)).flatten(), rows.std(dim=(2, 3)).flatten()]
         found.append(torch.cat(parts).numpy())
     return np.array(found, np.float64)
@@ -138,5 +138,5 @@ class SpectrogramDetector(Detector):
                 return embed_sounds(sound, format.sample_rate)
             pictures = audio_to_spectrograms(sound, format.sample_rate, format).pictures
         except DataError as error:
-            raise DataError(f"{x}: {error}") if isinstance(x, str | Path) else error
+            raise DataError(f"{x}: {error}" if isinstance(x, str | Path) else str(error)) from error
         return picture_features(pictures) if self.method == "picture" else discriminator_features(network, pictures)
