@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'Loss', 'place_of_process', 'EpochSampler', 'SeedEachStep', 'History', 'EveryEpochs', 'LastCheckpoint',
-           'NetworkModule', 'train', 'device_options', 'write_weights', 'read_weights', 'fit_weights']
+           'NetworkModule', 'train_module', 'train', 'device_options', 'write_weights', 'read_weights', 'fit_weights']
 
 # %% ../nbs/03_training.ipynb #e52eb0a3
 import io
@@ -203,7 +203,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
 
 def _fit(
     trainer: L.Trainer,
-    module: NetworkModule,
+    module: L.LightningModule,
     loader: DataLoader[Any],
     validation: DataLoader[Any] | None,
     resume: Path | None,  # checkpoint to go on from
@@ -222,15 +222,12 @@ def _fit(
         raise KeyboardInterrupt from None
 
 # %% ../nbs/03_training.ipynb #cbe1aba4
-def train(
-    network: nn.Module,  # trained in place
-    loss: Loss,  # loss(network, batch) -> scalar
+def train_module(
+    module: L.LightningModule,  # logs `loss` and `learning_rate`; its networks are trained in place
     dataset: Dataset[Any],  # training items; its order is shuffled by seed and epoch
     *,
     epochs: int,  # passes over the dataset, those before a resume included
     batch_size: int,  # items per step
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],  # e.g. partial(torch.optim.Adam, lr=1e-3)
-    schedule: Callable[[float], float] | None = None,  # factor on the learning rate at a (fractional) epoch
     validation: Dataset[Any] | None = None,  # items for `val_loss`, never shuffled
     folder: Path | str | None = None,  # logs and checkpoints; None leaves nothing on disk and cannot resume
     run: Mapping[str, Any] | None = None,  # what else tells this run from others; kept and compared in `run.json`
@@ -240,15 +237,14 @@ def train(
     progress: bool | None = None,  # progress bar; None shows one except in tests
     **trainer_options: Any,  # passed to `lightning.Trainer`
 ) -> pd.DataFrame:  # a row per epoch: epoch, loss, val_loss, learning_rate
-    "Train a network and return its history. Raises `DataError` for an empty dataset or a folder with another run."
+    "Train a Lightning module and return its history. Raises `DataError` for an empty dataset or a folder with another run."
     items = len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length that their type does not tell
     if items == 0:
         raise DataError("The training set is empty. Check the data that it was made from.")
-    module = NetworkModule(network, loss, optimizer, schedule)
     history, resume, outputs = History(epochs), None, dict[str, Any](logger=False, enable_checkpointing=False)
     hooks: list[Callback] = [history, SeedEachStep(seed), *callbacks]
     if folder is not None:
-        shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+        shapes = {name.removeprefix("network."): list(value.shape) for name, value in module.state_dict().items()}
         settings = {"seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes, **(run or {})}
         resume = _claim(Path(folder), settings)
         hooks.append(LastCheckpoint(Path(folder) / "last.ckpt"))
@@ -273,12 +269,25 @@ def train(
         sampler = EpochSampler(items, seed, batch_size)
         loader = DataLoader(dataset, share, sampler=sampler, num_workers=num_workers)
         validation_loader = None if validation is None else DataLoader(validation, batch_size, num_workers=num_workers)
-        network.train()  # an earlier training has left it in eval() mode
+        module.train()  # an earlier training has left its networks in eval() mode
         _fit(trainer, module, loader, validation_loader, resume)
     if not trainer.is_global_zero:
         raise SystemExit(0)
-    network.eval()
+    module.eval()
     return pd.DataFrame(history.rows)
+
+# %% ../nbs/03_training.ipynb #7b1e6a90
+def train(
+    network: nn.Module,  # trained in place
+    loss: Loss,  # loss(network, batch) -> scalar
+    dataset: Dataset[Any],  # training items; its order is shuffled by seed and epoch
+    *,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],  # e.g. partial(torch.optim.Adam, lr=1e-3)
+    schedule: Callable[[float], float] | None = None,  # factor on the learning rate at a (fractional) epoch
+    **options: Any,  # `epochs`, `batch_size` and what else `train_module` takes
+) -> pd.DataFrame:  # a row per epoch: epoch, loss, val_loss, learning_rate
+    "Train a network and return its history. Raises `DataError` for an empty dataset or a folder with another run."
+    return train_module(NetworkModule(network, loss, optimizer, schedule), dataset, **options)
 
 # %% ../nbs/03_training.ipynb #cc78c9d1
 def device_options(

@@ -1,0 +1,173 @@
+"""How good are generated engines? Both recipes, raw and averaged weights, beside controls that must lose.
+
+    python benchmarks/dcgan_quality.py train [--audio TRAIN --held-out OTHERS --name NAME]
+    python benchmarks/dcgan_quality.py table [...]
+
+Without folders, 30 synthetic engines of four seconds are learnt and 10 with other exhausts are held out. With folders of
+recordings, those are used: split them by recording. Runs that are there are gone on with.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from fastcore.script import call_parse
+
+from anomaly_nb.audio import read_audio
+from anomaly_nb.dcgan.config import load_config
+from anomaly_nb.dcgan.embedding import embed_sounds
+from anomaly_nb.dcgan.engines import TEST_EXHAUSTS, write_engines
+from anomaly_nb.dcgan.quality import diversity, kernel_distance, memorisation
+from anomaly_nb.dcgan.spectrograms import (
+    SpectrogramDataset,
+    SpectrogramFormat,
+    prepare_folder,
+    recordings_in,
+    spectrogram_to_audio,
+)
+from anomaly_nb.dcgan.training import build_networks, load_networks, train_dcgan
+
+RESULTS = Path(__file__).parent / "results"
+RECIPES: dict[str, dict[str, Any]] = {
+    "little data": {"augmentation": True, "spectral_norm": True, "upsample": "nearest"},
+    "documented": {},
+}
+
+
+def folders(work: Path, audio: str, held_out: str) -> tuple[Path, Path]:
+    "Folders of recordings to learn from and to hold out."
+    if audio:
+        return Path(audio), Path(held_out)
+    if not (work / "held_out").exists():
+        write_engines(work / "train", 30, seconds=4.0)
+        write_engines(work / "held_out", 10, TEST_EXHAUSTS, seconds=4.0, seed=1)
+    return work / "train", work / "held_out"
+
+
+def run_folder(work: Path, recipe: str, seed: int) -> Path:
+    return work / f"{recipe.replace(' ', '_')}_{seed}"
+
+
+def train_all(work: Path, audio: Path, seeds: int, epochs: int) -> None:
+    "Both recipes with all seeds, 128 x 128 pictures, width 16."
+    if not (work / "dataset").exists():
+        prepare_folder(audio, work / "dataset")
+    for recipe, changes in RECIPES.items():
+        for seed in range(seeds):
+            begun = time.process_time()
+            config = load_config(
+                "config_small",
+                base_path=str(work / "dataset"),
+                output_dir=str(run_folder(work, recipe, seed)),
+                seed=seed,
+                epochs=epochs,
+                device="cpu",
+                convergence={"enabled": False},
+                **changes,
+            )
+            summary = train_dcgan(config, progress=False)
+            seconds = time.process_time() - begun
+            with open(work / "times.csv", "a") as file:
+                file.write(f"{recipe},{seed},{summary['iterations']},{seconds:.0f}\n")
+
+
+def windows(folder: Path, form: SpectrogramFormat) -> list[np.ndarray]:
+    "Sound of a folder's recordings, in windows of a picture's length."
+    found = []
+    for file in recordings_in(folder):
+        sound = read_audio(file, form.sample_rate)
+        sound = np.resize(sound, max(len(sound), form.samples))
+        found += [sound[i : i + form.samples] for i in range(0, len(sound) - form.samples + 1, form.samples // 2)]
+    return [window for window in found if np.abs(window).max() > 1e-4]
+
+
+def features(sounds: list[np.ndarray], form: SpectrogramFormat) -> np.ndarray:
+    return embed_sounds([np.asarray(sound, np.float32) for sound in sounds], form.sample_rate)
+
+
+def painted(run: Path, raw: bool, n: int) -> np.ndarray:
+    "Pictures of a trained generator."
+    network, _, _ = load_networks(run / "checkpoints" / "final_model.tar", raw=raw)
+    with torch.no_grad():
+        noise = torch.randn(n, 100, 1, 1, generator=torch.Generator().manual_seed(99))
+        return np.concatenate([(network(each[None]).numpy() + 1) / 2 for each in noise])
+
+
+def controls(dataset: SpectrogramDataset, n: int) -> dict[str, np.ndarray]:
+    "Pictures that are easy to make and must lose, and real ones that must win."
+    real, random = dataset.pictures(), np.random.default_rng(0)
+    untrained = build_networks(load_config("config_small"))[0].eval()
+    with torch.no_grad():
+        guess = (untrained(torch.randn(n, 100, 1, 1, generator=torch.Generator().manual_seed(5))).numpy() + 1) / 2
+    mean = real.mean(axis=0, keepdims=True)
+    return {
+        "training pictures": real[random.permutation(len(real))[:n]],
+        "untrained": guess,
+        "noise": random.uniform(size=guess.shape).astype(np.float32),
+        "mean picture": np.clip(mean + random.normal(0, 0.01, guess.shape), 0, 1).astype(np.float32),
+    }
+
+
+def measure(work: Path, learn: Path, hold: Path, name: str, seeds: int, n: int = 64) -> pd.DataFrame:
+    "A row for each set of pictures."
+    dataset = SpectrogramDataset(work / "dataset")
+    form = dataset.format
+    training, held_out = (features(windows(folder, form), form) for folder in (learn, hold))
+    rows = []
+
+    def add(what: str, seed: int | None, found: np.ndarray) -> None:
+        copies = memorisation(found, training, held_out)
+        near, far = kernel_distance(found, training), kernel_distance(found, held_out)
+        row = {
+            "data": name,
+            "pictures": what,
+            "seed": seed,
+            "n": len(found),
+            "kernel_training": near,
+            "kernel_held_out": far,
+        }
+        row |= {"diversity": diversity(found) / diversity(training), "copies": copies.share, "copies_p": copies.p_value}
+        rows.append(row)
+        print(pd.Series(row).to_frame().T.round(3).to_string(header=len(rows) == 1), flush=True)
+
+    add("held-out recordings", None, held_out)
+    for what, pictures in controls(dataset, n).items():
+        add(what, None, features(list(spectrogram_to_audio(pictures, form)), form))
+    for recipe in RECIPES:
+        for seed in range(seeds):
+            for raw in (True, False):
+                run = run_folder(work, recipe, seed)
+                if (run / "checkpoints" / "final_model.tar").exists():
+                    sounds = spectrogram_to_audio(painted(run, raw, n), form)
+                    add(f"{recipe}, {'own' if raw else 'averaged'} weights", seed, features(list(sounds), form))
+    return pd.DataFrame(rows)
+
+
+@call_parse
+def main(
+    action: str,  # train or table
+    audio: str = "",  # Folder of recordings to learn from
+    held_out: str = "",  # Folder of other recordings
+    name: str = "synthetic",  # Of the data, in the table
+    work: Path = Path("dcgan_quality"),  # Folder of datasets and runs
+    seeds: int = 3,  # Runs of each recipe
+    epochs: int = 120,  # Of each run
+) -> None:
+    torch.set_num_threads(1)
+    learn, hold = folders(work / name, audio, held_out)
+    if action == "train":
+        train_all(work / name, learn, seeds, epochs)
+    if action == "table":
+        table = measure(work / name, learn, hold, name, seeds)
+        path = RESULTS / "dcgan_quality.csv"
+        others = pd.read_csv(path).query("data != @name") if path.exists() else None
+        pd.concat([others, table]).to_csv(path, index=False, float_format="%.4g")
+        columns = ["kernel_training", "kernel_held_out", "diversity", "copies"]
+        print(table.groupby("pictures")[columns].median().round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
