@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'INTRODUCTION', 'CHAPTERS', 'Chapter', 'figure_html', 'sound_html', 'chapter_html', 'idea_figure',
-           'report_html', 'srcnn_chapter', 'spectra_chapter', 'fmnist_chapter', 'dcase_chapter', 'fingerprint',
-           'kept_chapter', 'anomaly_nb_tour']
+           'report_html', 'srcnn_chapter', 'spectra_chapter', 'dcgan_chapter', 'fmnist_chapter', 'dcase_chapter',
+           'fingerprint', 'kept_chapter', 'anomaly_nb_tour']
 
 # %% ../nbs/07_tour.ipynb #a7a0c023
 import base64
@@ -236,6 +236,64 @@ def spectra_chapter(
         f"{len(odd)} odd and {half} normal galaxies; 5 % of false positives were ordered.",
     )
 
+# %% ../nbs/07_tour.ipynb #968f04c2
+def _levels(sounds: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
+    "The centroid of each sound's spectrum, in Hz: the simplest thing to know about a sound."
+    rows = []
+    for sound in sounds:
+        power = np.abs(np.fft.rfft(sound)) ** 2
+        rows.append(float((power * np.fft.rfftfreq(len(sound), 1 / 22050)).sum() / power.sum()))
+    return np.array(rows)
+
+
+def dcgan_chapter(
+    quick: bool = False,  # fewer sounds
+) -> Chapter:
+    "Engines to pictures and back, and engines among other sounds."
+    from anomaly_nb.dcgan import SpectrogramDetector, audio_to_spectrograms, spectrogram_to_audio, synthesize_engines
+    from anomaly_nb.dcgan.engines import OTHER_SOUNDS, TEST_EXHAUSTS, band_matched, synthesize_other
+
+    count = 12 if quick else 40
+    learned = [band_matched(sound) for sound in synthesize_engines(2 * count, seed=0)[0]]
+    engines = [band_matched(sound) for sound in synthesize_engines(count, TEST_EXHAUSTS, seed=1)[0]]
+    kinds = np.array([OTHER_SOUNDS[i % len(OTHER_SOUNDS)] for i in range(count)])
+    others = [band_matched(synthesize_other(str(kind), seed=i)) for i, kind in enumerate(kinds)]
+    labels, everything = np.repeat([0, 1], count), [*engines, *others]
+    scores = {
+        f"SpectrogramDetector, {method}": SpectrogramDetector(method).fit(learned).decision_function(everything)
+        for method in ("picture", "embedding")
+    }
+    usual = _levels(learned)
+    scores["distance from the usual centroid"] = np.abs(_levels(everything) - usual.mean())
+    rows = {name: {"ROC AUC": roc_auc(labels, score)} for name, score in scores.items()}
+    for name, score in scores.items():
+        rows[name] |= {
+            kind: roc_auc(
+                np.r_[labels[:count], np.ones((kinds == kind).sum())],
+                np.r_[score[:count], score[count:][kinds == kind]],
+            )
+            for kind in OTHER_SOUNDS
+        }
+    shown = audio_to_spectrograms(engines[0])
+    back = np.concatenate(list(spectrogram_to_audio(shown.pictures[::2], level=shown.level[::2])))
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), sharey=True, layout="constrained")
+    examples = {"engine": engines[0], "another engine": engines[1], kinds[0]: others[0], kinds[2]: others[2]}
+    for ax, (title, sound) in zip(axes, examples.items(), strict=True):
+        ax.imshow(audio_to_spectrograms(sound).pictures[0, 0], origin="lower", aspect="auto", cmap="magma")
+        ax.set(title=title, xlabel="frame")
+    axes[0].set_ylabel("row, low to high frequency")
+    return Chapter(
+        "Engine sounds",
+        "A recording becomes pictures that can be turned back into sound, which a generator can learn to paint. The "
+        "same pictures, or the embedding of a sound, tell engines from other sounds after hearing engines only.",
+        "from anomaly_nb.dcgan import SpectrogramDetector\n\n"
+        'detector = SpectrogramDetector("embedding").fit(engine_files)\ntable = detector.detect(new_files)',
+        [(figure, "Pictures of two engines with exhausts that were not learned from, and of two other sounds.")],
+        pd.DataFrame.from_dict(rows, orient="index"),
+        f"{count} engines with unknown exhausts among {count} other sounds.",
+        ((engines[0], 22050, "An engine."), (back, 22050, "The same, back from its pictures by Griffin-Lim.")),
+    )
+
 # %% ../nbs/07_tour.ipynb #aebbc8fa
 def fmnist_chapter(
     quick: bool = False,  # a shorter training
@@ -346,6 +404,7 @@ def dcase_chapter(
 CHAPTERS: dict[str, Callable[[bool], Chapter]] = {
     "time series": srcnn_chapter,
     "galaxy spectra": spectra_chapter,
+    "engine sounds": dcgan_chapter,
     "fashion images": fmnist_chapter,
     "machine sounds": dcase_chapter,
 }

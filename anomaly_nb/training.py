@@ -237,7 +237,7 @@ def train_module(
     progress: bool | None = None,  # progress bar; None shows one except in tests
     **trainer_options: Any,  # passed to `lightning.Trainer`
 ) -> pd.DataFrame:  # a row per epoch: epoch, loss, val_loss, learning_rate
-    "Train a Lightning module and return its history. Raises `DataError` for an empty dataset or a folder with another run."
+    "Train a Lightning module, return its history. Raises `DataError` for no data or a folder with another run."
     items = len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length that their type does not tell
     if items == 0:
         raise DataError("The training set is empty. Check the data that it was made from.")
