@@ -1,7 +1,6 @@
 """What `map_chunks` costs, how it scales from one worker to two, its memory over 100 GB, and what an item costs."""
 
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -12,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(threads, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
@@ -110,23 +109,27 @@ def scaling(rounds: int = 3) -> dict[str, float]:
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    "Most memory of this process so far, in MB."
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def zeros(path: Path, rows: int, width: int = 1_000_000) -> ArrayFile:
+    "A file of zeros that takes no room on the disk."
+    with path.open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (rows, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 8 * rows * width)
+    return ArrayFile(path)
 
 
 def memory_of_100_gigabytes() -> float:
-    "Megabytes that a run over 100 GB takes more than one over the first gigabyte: a sparse file of zeros."
-    width, rows = 1_000_000, 12_500
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "big.npy"
-        with path.open("wb") as file:
-            header = {"descr": "<f8", "fortran_order": False, "shape": (rows, width)}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + 8 * rows * width)
-        source = ArrayFile(path)
-        map_chunks(row_sums, source[:120], f"{folder}/first", chunk_size=25, progress=False)
-        del file
+    "Megabytes that a run over 100 GB takes more than one over a gigabyte, in a process of its own."
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        map_chunks(row_sums, zeros(folder / "small.npy", 125), folder / "first", chunk_size=25, progress=False)
         before = peak()
-        map_chunks(row_sums, source, f"{folder}/all", chunk_size=25, progress=False)
+        map_chunks(row_sums, zeros(folder / "big.npy", 12_500), folder / "all", chunk_size=25, progress=False)
         return peak() - before
 
 
@@ -184,19 +187,27 @@ def costs() -> pd.DataFrame:
 
 
 def main() -> None:
-    RESULTS.mkdir(exist_ok=True)
-    table = costs()
-    print(table.round(3).to_string(index=False))
-    table.to_csv(RESULTS / "scale_costs.csv", index=False, float_format="%.4g")
-    figures = {
-        "map_chunks over a plain loop, 10 ms items, chunks of 1": overhead(1),
-        "map_chunks over a plain loop, 10 ms items, chunks of 20": overhead(20),
-        **scaling(),
-        "MB more for 100 GB than for its first gigabyte": memory_of_100_gigabytes(),
-    }
-    table = pd.DataFrame(figures.items(), columns=["what", "figure"])
-    print(table.round(3).to_string(index=False))
-    table.to_csv(RESULTS / "scale_speed.csv", index=False, float_format="%.4g")
+    "All figures, or the parts that are named: costs, overhead, scaling, memory."
+    parts, figures = sys.argv[1:] or ["costs", "overhead", "scaling", "memory"], dict[str, float]()
+    if "costs" in parts:
+        table = costs()
+        print(table.round(3).to_string(index=False))
+        table.to_csv(RESULTS / "scale_costs.csv", index=False, float_format="%.4g")
+    if "overhead" in parts:
+        for size in (1, 20):
+            figures[f"map_chunks over a plain loop, 10 ms items, chunks of {size}"] = overhead(size)
+    if "scaling" in parts:
+        figures |= scaling()
+    if "memory" in parts:
+        code = "import scale_speed; print(scale_speed.memory_of_100_gigabytes())"
+        shown = subprocess.check_output([sys.executable, "-c", code], cwd=HERE, text=True)
+        figures["MB more for 100 GB than for one gigabyte"] = float(shown)
+    table = pd.Series(figures, name="figure").rename_axis("what")
+    known = RESULTS / "scale_speed.csv"
+    if known.exists():
+        table = table.combine_first(pd.read_csv(known, index_col=0)["figure"])
+    print(table.round(3).to_string())
+    table.to_csv(known, float_format="%.4g")
 
 
 if __name__ == "__main__":
