@@ -167,7 +167,3 @@ def main(
         pd.concat([others, table]).to_csv(path, index=False, float_format="%.4g")
         columns = ["kernel_training", "kernel_held_out", "diversity", "copies"]
         print(table.groupby("pictures")[columns].median().round(2).to_string())
-
-
-if __name__ == "__main__":
-    main()
