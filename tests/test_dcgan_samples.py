@@ -34,7 +34,9 @@ def test_modes_and_formats(tmp_path, format, mode, count):
             assert image.format == {"jpg": "JPEG", "jpeg": "JPEG"}.get(format, format.upper())
     if mode == "individual" and "j" not in format:
         read = np.stack([np.asarray(Image.open(file)) for file in files])
-        np.testing.assert_array_equal(read, np.rint(samples[:, 0] * 255))
+        np.testing.assert_array_equal(read, np.rint(samples[:, 0] * 255)[:, ::-1])
+        as_is = npy_to_images(tmp_path / "epoch_001.npy", tmp_path / "as_is", format=format, upright=False)
+        np.testing.assert_array_equal(np.asarray(Image.open(as_is[1])), np.rint(samples[1, 0] * 255))
 
 
 @given(st.floats(0, 1))
@@ -129,4 +131,4 @@ def test_colours_and_bytes(tmp_path):
     colours = RNG.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "c.npy", colours)
     read = [np.asarray(Image.open(file)) for file in npy_to_images(tmp_path / "c.npy")]
-    np.testing.assert_array_equal(np.moveaxis(read, 3, 1), colours)
+    np.testing.assert_array_equal(np.moveaxis(read, 3, 1), colours[:, :, ::-1])

@@ -247,7 +247,7 @@ def generate_sounds(
     iterations: int = 60,  # Of Griffin-Lim
     no_sound: bool = False,  # Only write the pictures
 ) -> None:
-    "Generate engines: pictures as .npy and sound as WAV. Example: dcgan_generate output_dcgan/checkpoints/best_model.tar"
+    "Generate engines: pictures and sound. Example: dcgan_generate output_dcgan/checkpoints/best_model.tar"
     with command_line():
         pictures = generate(checkpoint, out, number, seed, iterations, not no_sound)
         logger.info("%d pictures are in %s", len(pictures), Path(out) / "samples.npy")

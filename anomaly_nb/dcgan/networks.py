@@ -16,7 +16,7 @@ from ..core import DataError
 def layer_widths(
     image_size: int,  # rows and columns of the picture
     features: int,  # maps beside the picture
-) -> list[int]:  # maps at 4 × 4, 8 × 8, ... half the size
+) -> list[int]:  # maps at 4, 8, ... rows, up to half the size
     "Maps of the layers. Raises `DataError` for a size that is no power of two or a width that is not positive."
     if image_size not in (16, 32, 64, 128, 256, 512):
         raise DataError(f"image_size is {image_size}; it must be a power of two from 16 to 512.")

@@ -81,6 +81,7 @@ def _plan(
     mode: Mode,
     kind: str,  # suffix
     nrow: int | None,
+    upright: bool,
 ) -> dict[Path, Levels]:  # pictures by their files
     "What a file of samples becomes."
     try:
@@ -90,6 +91,7 @@ def _plan(
     if not isinstance(samples, np.ndarray):
         raise DataError(f"{path}: an archive of arrays; expected one array in a .npy file.")
     pictures, base = to_levels(samples, str(path)), (output or path.parent) / path.stem
+    pictures = pictures[:, ::-1] if upright else pictures
     plan = {}
     if mode != "grid":
         folder = base.with_name(f"{path.stem}_images")
@@ -109,6 +111,7 @@ def npy_to_images(
     quality: int = 95,  # of JPEG, 1 to 100
     nrow: int | None = None,  # pictures in a row of a grid; None makes it about square
     overwrite: bool = False,  # replace pictures that exist
+    upright: bool = True,  # first row, the lowest frequency, at the bottom; False leaves it at the top
 ) -> list[Path]:  # the files written
     "Turn samples into image files. Raises `DataError` for files that hold none, or pictures that exist."
     if mode not in get_args(Mode) or format not in get_args(ImageFormat):
@@ -119,11 +122,11 @@ def npy_to_images(
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no .npy files in this folder. Give the folder of samples.")
-    planned = [image for file in files for image in _plan(file, target, mode, format, nrow)]
+    planned = [image for file in files for image in _plan(file, target, mode, format, nrow, upright)]
     taken = [image for image in planned if image.exists()]
     if taken and not overwrite:
         raise DataError(f"{taken[0]} exists, one of {len(taken)}. Choose another output, or allow overwriting.")
     for file in files:  # read again, a file at a time: a folder of samples may be larger than the memory
-        for image, picture in _plan(file, target, mode, format, nrow).items():
+        for image, picture in _plan(file, target, mode, format, nrow, upright).items():
             _save_picture(image, picture, quality)
     return planned

@@ -169,7 +169,7 @@ def spectrogram_to_audio(
     pictures = torch.as_tensor(np.asarray(spectrogram, np.float32))
     pictures = pictures.reshape(-1, *pictures.shape[-2:])
     if pictures.shape[1:] != (format.size, format.size):
-        raise DataError(f"Pictures of {tuple(pictures.shape[1:])}: the format has {format.size} × {format.size}.")
+        raise DataError(f"Pictures of {tuple(pictures.shape[1:])}: the format has {format.size} by {format.size}.")
     if not (pictures.min() >= -1e-3 and pictures.max() <= 1 + 1e-3):
         raise DataError("Pictures must lie in [0, 1]. Networks give [-1, 1]: add 1 and halve.")
     top = torch.ones(len(pictures)) if level is None else torch.as_tensor(10 ** (np.asarray(level, np.float32) / 20))
@@ -296,7 +296,7 @@ def read_picture(
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not a readable picture ({error}). Run dcgan_prepare again.") from error
     if image.width != image.height:
-        raise DataError(f"{path}: {image.width} × {image.height} pixels; image_size asks for squares of {size}.")
+        raise DataError(f"{path}: {image.width} by {image.height} pixels; image_size asks for squares of {size}.")
     return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS))[::-1]
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #cc94e679

@@ -1,0 +1,173 @@
+"""Recordings, pictures, detector and commands, from outside."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from anomaly_nb.core import DataError
+from anomaly_nb.dcgan import (
+    SpectrogramDataset,
+    SpectrogramDetector,
+    SpectrogramFormat,
+    audio_to_spectrograms,
+    engine_recordings,
+    spectrogram_to_audio,
+    synthesize_engine,
+    synthesize_engines,
+    write_engines,
+)
+from anomaly_nb.dcgan.spectrograms import prepare_folder, spectral_convergence
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("rpm, cylinders", [(1200, 4), (3000, 4), (2400, 6), (4500, 3)])
+def test_known_speed_is_in_the_sound(rpm, cylinders):
+    sound = synthesize_engine(rpm, cylinders, "smooth_39", 4.0, noise=0.05, seed=rpm)
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 4 * len(sound))) ** 2
+    hertz = np.fft.rfftfreq(4 * len(sound), 1 / 22050)
+    rates = np.arange(20, 400, 0.25)
+    harmonics = [[spectrum[np.searchsorted(hertz, k * rate)] for k in (1, 2, 3, 4)] for rate in rates]
+    orders = rates[np.argmax(np.log(np.array(harmonics) + 1e-6).sum(axis=1))] / (rpm / 120)
+    assert abs(orders - round(orders)) < 0.1 and round(orders) >= 1  # the firing rate or a half order of it
+
+
+def test_round_trip_keeps_the_sound():
+    sounds = np.stack([audio[20000:36256] for audio in engine_recordings().values()])
+    parts = [audio_to_spectrograms(sound) for sound in sounds]
+    pictures = np.round(np.concatenate([part.pictures for part in parts]) * 255) / 255
+    back = spectrogram_to_audio(pictures, level=np.concatenate([part.level for part in parts]))
+    assert spectral_convergence(sounds, back).mean() < -17
+    np.testing.assert_allclose(back.std(axis=1), sounds.std(axis=1), rtol=0.1)
+
+
+def test_a_picture_does_not_depend_on_others():
+    sound = synthesize_engines(1, seconds=2.0)[0][0]
+    whole = audio_to_spectrograms(sound)
+    alone = audio_to_spectrograms(sound[: SpectrogramFormat().samples])
+    assert np.allclose(whole.pictures[0], alone.pictures[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["silent", "short", "text", "empty"])
+def test_unusable_recordings_are_named(tmp_path, kind):
+    audio = tmp_path / "audio"
+    write_engines(audio, 1, seconds=1.0)
+    bad = audio / "zz_bad.wav"
+    if kind == "text":
+        bad.write_text("no sound")
+    else:
+        soundfile.write(bad, np.zeros({"silent": 22050, "short": 3, "empty": 0}[kind]), 22050)
+    with pytest.raises(DataError, match=r"zz_bad\.wav"):
+        prepare_folder(audio, tmp_path / "dataset")
+    assert not (tmp_path / "dataset" / "spectrograms-metadata.csv").exists()
+
+
+def test_stereo_8_bit_and_96_khz(tmp_path):
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    sound = synthesize_engine(2000, seconds=1.0)
+    soundfile.write(audio / "stereo.flac", np.stack([sound, sound], axis=1), 22050)
+    soundfile.write(audio / "eight.wav", sound, 22050, subtype="PCM_U8")
+    soundfile.write(audio / "fast.wav", np.repeat(sound, 4), 96000)
+    soundfile.write(audio / "ogg.ogg", sound, 22050)
+    table = prepare_folder(audio, tmp_path / "dataset")
+    assert set(table["source"]) == {"stereo.flac", "eight.wav", "fast.wav", "ogg.ogg"}
+    assert len(SpectrogramDataset(tmp_path / "dataset")) == len(table)
+
+
+def test_dataset_faults(tmp_path):
+    from PIL import Image
+
+    with pytest.raises(DataError, match="no recordings"):
+        prepare_folder(tmp_path, tmp_path / "dataset")
+    with pytest.raises(DataError, match="spectrograms_path"):
+        SpectrogramDataset(tmp_path)
+    Image.new("L", (64, 32)).save(tmp_path / "wide.png")
+    with pytest.raises(DataError, match=r"wide\.png: 64 by 32 pixels; image_size"):
+        SpectrogramDataset(tmp_path, 64)
+    pd.DataFrame({"other": ["wide.png"]}).to_csv(tmp_path / "spectrograms-metadata.csv")
+    with pytest.raises(DataError, match="no column"):
+        SpectrogramDataset(tmp_path, 64)
+
+
+@pytest.mark.parametrize("column", ["spectrogram_file", "filename", "image_file", "full_path"])
+def test_columns_of_earlier_datasets(tmp_path, column):
+    from PIL import Image
+
+    Image.new("L", (64, 64), 255).save(tmp_path / "a.png")
+    name = str(tmp_path / "a.png") if column == "full_path" else "a.png"
+    pd.DataFrame({column: [name]}).to_csv(tmp_path / "spectrograms-metadata.csv")
+    dataset = SpectrogramDataset(tmp_path, 64, spectrograms=".")
+    assert dataset[0].shape == (1, 64, 64) and (dataset[0] == 1).all()
+
+
+def test_npy_and_png_have_the_same_range(tmp_path):
+    from PIL import Image
+
+    values = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    np.save(tmp_path / "a.npy", values)
+    Image.fromarray(np.round(values[::-1] * 255).astype(np.uint8)).save(tmp_path / "b.png")
+    dataset = SpectrogramDataset(tmp_path, 64)
+    assert torch.equal(dataset[0], dataset[1]) and dataset[0].min() == -1
+    np.save(tmp_path / "c.npy", values * 2)
+    with pytest.raises(DataError, match=r"c\.npy"):
+        SpectrogramDataset(tmp_path, 64)
+
+
+def test_detector_contract(tmp_path):
+    engines = list(synthesize_engines(8, seconds=1.0)[0])
+    detector = SpectrogramDetector("picture", cutoff=5000).fit(engines)
+    scores = detector.decision_function(engines)
+    assert np.array_equal(scores[:1], detector.decision_function(engines[:1]))
+    detector.save(tmp_path)
+    assert np.array_equal(SpectrogramDetector.load(tmp_path).decision_function(engines), scores)
+    assert set(detector.predict(engines)) <= {0, 1} and len(detector.detect(engines)) == 8
+    with pytest.raises(DataError, match="4 or more"):
+        SpectrogramDetector("picture").fit(engines[:3])
+
+
+def command(folder, name, *options):
+    code = f"from anomaly_nb.dcgan.commands import {name}; {name}()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "IN_TEST": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *options], cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+def test_commands(tmp_path):
+    write_engines(tmp_path / "recordings", 3, seconds=1.5)
+    assert command(tmp_path, "dcgan_prepare", "recordings", "--image-size", "64").returncode == 0
+    options = ["--config", "config_test", "--epochs", "1", "--features-g", "4", "--features_d", "4", "--device", "cpu"]
+    done = command(tmp_path, "dcgan_train", *options, "--learning-rate=0.001", "--output-dir", "mine")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine/plots/epoch_loss_curves.png").exists() and (
+        tmp_path / "mine/training_summary.json"
+    ).exists()
+    assert pd.read_csv(tmp_path / "mine/epochs_statistics/epoch_statistics.csv")["learning_rate_g"].iloc[0] == 0.001
+    assert command(tmp_path, "dcgan_generate", "mine/checkpoints/best_model.tar", "--number", "2").returncode == 0
+    sound, rate = soundfile.read(tmp_path / "generated/sample_02.wav")
+    assert rate == 22050 and np.abs(sound).max() > 0.5
+    done = command(tmp_path, "dcgan_npy_to_images", "--batch-convert", "mine/samples", "--mode", "both", "-o", "images")
+    assert done.returncode == 0 and list((tmp_path / "images").rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--epochs", "0"], "training.epochs"),
+        (["--image-size", "100"], "model.image_size"),
+        (["--learning-rate", "much"], "training.learning_rate"),
+        (["--device", "abacus"], "hardware.device"),
+        (["--config", "nothing"], "nothing"),
+        (["--config", "config_test"], "no pictures here"),
+    ],
+)
+def test_command_faults(tmp_path, options, named):
+    done = command(tmp_path, "dcgan_train", *options)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ") and named in done.stderr

@@ -1,0 +1,171 @@
+"""Training end to end: the output folder, exact resume, a kill in the middle of an epoch, faults."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from anomaly_nb.core import DataError
+from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, train_dcgan, write_engines
+from anomaly_nb.dcgan.spectrograms import prepare_folder
+from anomaly_nb.dcgan.training import load_networks
+
+TINY = {"features_g": 4, "features_d": 4, "image_size": 64, "batch_size": 8, "device": "cpu"}
+LITTLE = {"ema": 0.9, "augmentation": True, "spectral_norm": True, "upsample": "nearest", "discriminator_noise": 0.1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("engines")
+    write_engines(folder / "audio", 3, seconds=1.5)
+    prepare_folder(folder / "audio", folder / "dataset", SpectrogramFormat(64))
+    return folder / "dataset"
+
+
+def settings(data, folder, epochs=4, **changes):
+    return load_config(
+        "config_test", base_path=str(data), output_dir=str(folder), epochs=epochs, **{**TINY, **LITTLE, **changes}
+    )
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints/final_model.tar")
+
+
+def same(first, second):
+    parts = ("generator", "generator_raw", "discriminator")
+    return all(torch.equal(first[part][name], second[part][name]) for part in parts for name in first[part])
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train_dcgan(settings(data, folder))
+    return folder
+
+
+def test_two_and_two_epochs_are_four(data, whole, tmp_path):
+    train_dcgan(settings(data, tmp_path, 2))
+    train_dcgan(settings(data, tmp_path, 4))
+    assert same(weights(whole), weights(tmp_path))
+    changing = ["timestamp", "epoch_duration_minutes"]
+    tables = [
+        pd.read_csv(f / "epochs_statistics/epoch_statistics.csv").drop(columns=changing) for f in (whole, tmp_path)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    assert np.array_equal(np.load(whole / "samples/epoch_004.npy"), np.load(tmp_path / "samples/epoch_004.npy"))
+
+
+def test_killed_in_the_middle_of_an_epoch(data, whole, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(f"""
+import torch
+torch.set_num_threads(1)
+from anomaly_nb.dcgan import load_config, train_dcgan
+from anomaly_nb.dcgan.training import AdversarialModule
+import os, signal
+step = AdversarialModule.training_step
+def deadly(self, batch, index):
+    if self.trainer.current_epoch == 2 and index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, index)
+AdversarialModule.training_step = deadly
+train_dcgan(load_config({str(tmp_path / "config.json")!r}))
+""")
+    config = settings(data, tmp_path / "run")
+    config.save(tmp_path / "config.json")
+    done = subprocess.run([sys.executable, script], env=os.environ | {"IN_TEST": "1"}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert len(pd.read_csv(tmp_path / "run/epochs_statistics/epoch_statistics.csv")) == 2
+    train_dcgan(config)
+    assert same(weights(whole), weights(tmp_path / "run"))
+
+
+def test_documented_snippet(data, tmp_path, monkeypatch):
+    config = settings(data, tmp_path, 1, features_g=64, features_d=4, image_size=64, ema=0.0, upsample="transposed")
+    train_dcgan(config.with_values(max_files_limit=4))
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    generator = DCGANGenerator(config.model.latent_dim, image_size=64)
+    generator.load_state_dict(torch.load("best_model.tar")["generator"])
+    samples = generator(torch.randn(9, config.model.latent_dim, 1, 1)).detach().numpy()
+    assert samples.shape == (9, 1, 64, 64) and np.abs(samples).max() <= 1
+
+
+def test_output_folder(whole):
+    epochs = pd.read_csv(whole / "epochs_statistics/epoch_statistics.csv")
+    assert list(epochs["epoch"]) == [1, 2, 3, 4]
+    assert (epochs["total_iterations_in_epoch"] == 3).all()
+    assert epochs["d_real_accuracy"].between(0, 1).all() and epochs["avg_grad_norm_d"].gt(0).all()
+    assert len(pd.read_csv(whole / "single_epochs_statistics/epoch_4/epoch_4_iterations.csv")) == 3
+    samples = np.load(whole / "samples/epoch_001.npy")
+    assert samples.shape[1:] == (1, 64, 64) and samples.min() >= 0 and samples.max() <= 1
+    assert not list(whole.rglob(".*.tar")) and not list(whole.rglob(".*.csv"))
+
+
+def test_rolling_checkpoints(data, tmp_path):
+    keys = {"milestone_epoch_frequency": 1, "emergency_buffer_size": 2}
+    train_dcgan(settings(data, tmp_path, 4).with_values(metrics_and_checkpoints=keys))
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("checkpoint_epoch_*"))
+    assert names == ["checkpoint_epoch_3.tar", "checkpoint_epoch_4.tar"]
+
+
+def test_best_model_follows_the_quality(data, tmp_path):
+    config = settings(data, tmp_path, 4).with_values(advanced_metrics={"fid_frequency": 1, "enabled": True})
+    found = iter([5.0, 2.0, 3.0, 1.9999])
+    train_dcgan(config, quality=lambda pictures: {"quality": next(found)})
+    kept = torch.load(tmp_path / "checkpoints/best_model.tar")
+    assert (kept["epoch"], kept["quality"]) == (2, 2.0)  # 1.9999 is not better by the threshold
+    assert list(pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv")["quality"]) == [
+        5.0,
+        2.0,
+        3.0,
+        1.9999,
+    ]
+
+
+def test_another_run_is_refused(data, whole):
+    with pytest.raises(DataError, match="training"):
+        train_dcgan(settings(data, whole, learning_rate=0.001))
+
+
+def test_checkpoint_of_another_shape(whole, tmp_path):
+    content = weights(whole)
+    content["config"]["model"]["features_g"] = 5
+    torch.save(content, tmp_path / "other.tar")
+    with pytest.raises(DataError, match=r"other\.tar: its weights do not fit"):
+        load_networks(tmp_path / "other.tar")
+    (tmp_path / "broken.tar").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"broken\.tar"):
+        load_networks(tmp_path / "broken.tar")
+
+
+def test_features_are_honoured(data, tmp_path):
+    train_dcgan(settings(data, tmp_path, 1, features_g=6, features_d=10))
+    content = weights(tmp_path)
+    assert content["generator"]["layers.3.1.weight"].shape[1] == 6
+    assert content["discriminator"]["layers.0.0.parametrizations.weight.original"].shape[0] == 10
+
+
+def test_fp16_needs_a_graphics_card(data, tmp_path):
+    with pytest.raises(DataError, match="fp16"):
+        train_dcgan(settings(data, tmp_path, 1, precision="fp16"))
+
+
+def test_bf16_with_channels_last_learns(data, tmp_path):
+    summary = train_dcgan(settings(data, tmp_path, 1, precision="bf16", channels_last=True))
+    assert summary["status"] == "training" and summary["iterations"] == 3
+
+
+def test_a_run_that_diverged_ends_at_once(data, tmp_path):
+    config = settings(data, tmp_path, 5).with_values(convergence={"loss_explosion_threshold": 1.0, "enabled": True})
+    begun = time.monotonic()
+    summary = train_dcgan(config)
+    assert summary["status"] == "diverged" and summary["iterations"] <= 6 and summary["epochs"] <= 2
+    assert train_dcgan(config)["iterations"] == summary["iterations"] and time.monotonic() - begun < 60
