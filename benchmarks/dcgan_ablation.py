@@ -1,4 +1,6 @@
-"""Small ablations: batch size and stability, balance of the widths, resolution and time. Runs that are there are gone on with.
+"""Small ablations: batch size and stability, balance of the widths, resolution and time.
+
+Runs that are there are gone on with.
 
     python benchmarks/dcgan_ablation.py [--work FOLDER]
 

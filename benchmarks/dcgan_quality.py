@@ -3,8 +3,8 @@
     python benchmarks/dcgan_quality.py train [--audio TRAIN --held-out OTHERS --name NAME]
     python benchmarks/dcgan_quality.py table [...]
 
-Without folders, 30 synthetic engines of four seconds are learnt and 10 with other exhausts are held out. With folders of
-recordings, those are used: split them by recording. Runs that are there are gone on with.
+Without folders, 30 synthetic engines of four seconds are learnt and 10 with other exhausts are held out. With folders
+of recordings, those are used: split them by recording. Runs that are there are gone on with.
 """
 
 import time
