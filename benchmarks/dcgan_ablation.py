@@ -1,5 +1,7 @@
 """Small ablations: batch size and stability, balance of the widths, resolution and time; finished runs are kept.
 
+Runs that are there are gone on with.
+
     python benchmarks/dcgan_ablation.py [--work FOLDER]
 
 24 synthetic engines, the recipe for little data, about 200 steps each. One seed: a difference of 1.5 is noise.
