@@ -14,6 +14,9 @@ import pytest
 
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.dcase import synthesize_machines
+from anomaly_nb.dcgan.engines import write_engines
+from anomaly_nb.dcgan.spectrograms import SpectrogramFormat, prepare_folder
+from anomaly_nb.fmnist.data import DEBIAN
 from anomaly_nb.spectra.commands import spectra_train
 from anomaly_nb.srcnn import load_kpi
 
@@ -67,6 +70,27 @@ def machines(folder: Path) -> None:
     synthesize_machines(folder / "machines", ["fan"], machines=1, train=4, normal=2, anomaly=2, seconds=2)
 
 
+def engines(folder: Path) -> None:
+    write_engines(folder / "recordings", 4, seconds=1.5)
+
+
+def pictures(folder: Path) -> None:
+    engines(folder)
+    prepare_folder(folder / "recordings", folder / "dataset", SpectrogramFormat(64))
+
+
+def generator(folder: Path) -> None:
+    pictures(folder)
+    run(folder, *shlex.split(example("dcgan_train"))).check_returncode()
+
+
+def clothes(folder: Path) -> None:
+    if not DEBIAN.exists():
+        pytest.skip("Fashion-MNIST is not here: install Debian's dataset-fashion-mnist")
+    run(folder, "fmnist_train", "--subset", "--epochs", "1").check_returncode()
+    (folder / "mine.toml").write_text("[losses]\nMSE = { mse = 1 }\n\n[models]\nAutoencoder = { epochs = 1 }\n")
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -79,8 +103,16 @@ PREPARED: dict[str, Callable[[Path], None]] = {
     "spectra_detect": night,
     "dcase_check": machines,
     "dcase_train_vqvae": machines,
+    "dcgan_prepare": engines,
+    "dcgan_train": pictures,
+    "dcgan_generate": generator,
+    "dcgan_npy_to_images": generator,
+    "fmnist_train": clothes,
+    "fmnist_evaluate": clothes,
+    "fmnist_grid": clothes,
 }
 LONG = {"spectra_train", "anomaly_nb_tour", "dcase_synthesize", "dcase_study", "srcnn_train"}
+LONG |= {"fmnist_train", "fmnist_evaluate", "fmnist_grid", "dcgan_generate", "dcgan_npy_to_images"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in commands()])
