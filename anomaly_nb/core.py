@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'DataError', 'command_line', 'reading', 'check_values', 'generator',
-           'atomic_path', 'folder_lock', 'Parameters', 'Detector', 'save_state', 'load_state']
+           'atomic_path', 'folder_lock', 'html_card', 'Described', 'Parameters', 'Detector', 'save_state', 'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
 import inspect
@@ -134,8 +134,36 @@ def folder_lock(
     finally:
         lock.release()
 
+# %% ../nbs/00_core.ipynb #25e1d821
+def html_card(
+    title: str,  # what it is
+    facts: Mapping[str, object],  # shown as text, in this order
+    note: str = "",  # behind the title
+    *tables: pd.DataFrame,  # below the facts
+) -> str:  # HTML without fixed colours, everything escaped
+    "What something is and what it holds, as a small table for a notebook."
+    cells = ((escape(name), escape(str(value))) for name, value in facts.items())
+    left = 'style="text-align: left"'
+    rows = "".join(f"<tr><th {left}>{name}</th><td {left}>{value}</td></tr>" for name, value in cells)
+    caption = f"<caption {left}><b>{escape(title)}</b>{escape(note and ', ' + note)}</caption>"
+    return f"<table>{caption}{rows}</table>" + "".join(table.to_html(border=0) for table in tables)
+
+
+class Described:
+    "Something that tells in a line, and in a notebook as a small table, what it holds."
+
+    def _facts(self) -> dict[str, object]:
+        return {}
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value!r}" for name, value in self._facts().items())
+        return f"{type(self).__name__}({facts})"
+
+    def _repr_html_(self) -> str:
+        return html_card(type(self).__name__, self._facts())
+
 # %% ../nbs/00_core.ipynb #0e00788e
-class Parameters:
+class Parameters(Described):
     "Arguments of `__init__`, kept as attributes of the same names."
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -151,16 +179,14 @@ class Parameters:
             setattr(self, name, value)
         return self
 
-    def __repr__(self) -> str:
-        params = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({params})"
+    def _facts(self) -> dict[str, object]:
+        return self.get_params()
 
     def _repr_html_(self) -> str:
         threshold = getattr(self, "threshold_", None)
         fitted = "not fitted" if threshold is None else f"threshold {threshold:.4g}"
-        cells = ((name, escape(repr(value))) for name, value in self.get_params().items())
-        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
-        return f"<table><caption><b>{type(self).__name__}</b>, {fitted}</caption>{rows}</table>"
+        facts = {name: repr(value) for name, value in self.get_params().items()}
+        return html_card(type(self).__name__, facts, fitted)
 
 # %% ../nbs/00_core.ipynb #f7e1bb46
 class Detector(Parameters, ABC):
