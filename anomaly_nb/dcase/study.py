@@ -22,7 +22,7 @@ import soundfile
 from scipy import ndimage
 
 from ..audio import HTK, Audio, LogMel, read_audio
-from ..core import BoolArray, DataError, FloatArray, atomic_path
+from ..core import BoolArray, DataError, Described, FloatArray, atomic_path, html_card
 from .alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
 from .data import Clip, DCASEFolder, spectrogram_batches
 from .statistics import BinHistogram, Comparison, Moments, bin_auc, compare, significant, time_locked
@@ -114,8 +114,8 @@ def _band_profile(train: Group, normal: Group, broken: Group, hertz: FloatArray)
     )
 
 # %% ../../nbs/dcase/04_study.ipynb #9a16759b
-@dataclass
-class MachineStudy:
+@dataclass(repr=False)
+class MachineStudy(Described):
     "The results for one machine. Maps are `(n_mels, width)`; times are those of the aligner."
 
     machine_type: str
@@ -128,6 +128,9 @@ class MachineStudy:
     unit: str = "dB"
     threshold: float = 3.0  # dB that make a bin part of the region
     notes: list[str] = field(default_factory=list)
+
+    def _facts(self) -> dict[str, object]:
+        return {"machine": f"{self.machine_type} {self.machine_id}", "unit": self.unit, "notes": len(self.notes)}
 
     def settle(self) -> Self:
         "Take maps and p-values from what the groups hold, and free most of their memory."
@@ -308,8 +311,8 @@ def _save_maps(machine: MachineStudy, path: Path) -> None:
         np.savez_compressed(temporary, **{name: value.astype(np.float32) for name, value in maps.items()})  # type: ignore[arg-type]
 
 # %% ../../nbs/dcase/04_study.ipynb #b4dc23a3
-@dataclass
-class StudyReport:
+@dataclass(repr=False)
+class StudyReport(Described):
     "The results for all machines of a folder."
 
     folder: DCASEFolder
@@ -345,8 +348,11 @@ class StudyReport:
         "The report as one page without outside files."
         return _page(self)
 
+    def _facts(self) -> dict[str, object]:
+        return {"folder": self.folder.root.name, "machines": len(self.machines), "notes": len(self.notes)}
+
     def _repr_html_(self) -> str:
-        return self.table().round(3).to_html(index=False, border=0)
+        return html_card("StudyReport", self._facts(), "", self.table().round(3))
 
 # %% ../../nbs/dcase/04_study.ipynb #ba6d5da7
 def _page(report: StudyReport) -> str:
