@@ -51,6 +51,15 @@ class Cluster:
         self.processes.clear()
 
 
+@pytest.fixture(scope="session")
+def quick_tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The folder of a quick tour, made once by the command."
+    folder = tmp_path_factory.mktemp("tour") / "report"
+    command = [Path(sys.executable).with_name("anomaly_nb_tour"), "--quick", "--out", folder]
+    subprocess.run(command, check=True, cwd=folder.parent, capture_output=True)
+    return folder
+
+
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     pytest.importorskip("distributed")
