@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from .core import DataError, Detector, FloatArray, atomic_path
@@ -64,6 +65,8 @@ def plot_detection(
     if threshold is not None:
         bottom.axhline(threshold, color=COLOURS["alarm"], lw=0.8)
     bottom.set(ylabel="score", xlabel=xlabel)
+    if isinstance(x, pd.DatetimeIndex):
+        bottom.xaxis.set_major_formatter(ConciseDateFormatter(bottom.xaxis.get_major_locator()))
     return fig
 
 # %% ../nbs/05_plots.ipynb #3a9c1693

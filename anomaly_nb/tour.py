@@ -96,9 +96,11 @@ def chapter_html(
 STYLE = """
 :root { color-scheme: light dark; --line: #8884 }
 body { font: 17px/1.6 system-ui, sans-serif; max-width: 58rem; margin: 0 auto; padding: 1rem }
-h1 { line-height: 1.2 } pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: .4rem }
+h1 { line-height: 1.2 } pre { overflow-x: auto; font-size: .85em; padding: .8rem }
+pre { border: 1px solid var(--line); border-radius: .4rem }
 figure { margin: 1.5rem 0 } img { max-width: 100%; background: white; border-radius: .4rem }
-figcaption { font-size: .9em; opacity: .8 } .table { overflow-x: auto }
+figcaption { font-size: .9em; opacity: .8 } .table { overflow-x: auto } audio { max-width: 100% }
+@media (max-width: 40rem) { figure { overflow-x: auto } figure img { max-width: none; width: 34rem } }
 table { border-collapse: collapse } th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line) }
 td { text-align: right; font-variant-numeric: tabular-nums } tbody th { text-align: left; font-weight: normal }
 """
@@ -129,7 +131,7 @@ INTRODUCTION = (
     "Turn data into a spectral picture, learn what normal looks like, and let what cannot be explained speak as a "
     "score. Each chapter runs one system on the data that come with the package: what it is for, the lines of Python "
     "that do it, what it found, and a table in which simple baselines stand beside it. The lines run as they are: in a "
-    "notebook of `make lab`, or kept as a file, by .venv/bin/python."
+    "notebook that make lab opens, or kept as a file, by .venv/bin/python."
 )
 
 
@@ -365,7 +367,7 @@ import numpy as np
 
 from anomaly_nb.fmnist import ImageDetector
 
-detector = ImageDetector("VAE").fit(np.load("normal.npy"))  # (n, 28, 28), whole numbers from 0 to 255
+detector = ImageDetector("VAE").fit(np.load("normal.npy"))  # (n, 28, 28), uint8
 print(detector.detect(np.load("new.npy")))
 """
 
@@ -428,7 +430,7 @@ from pathlib import Path
 
 from anomaly_nb.dcase import SoundDetector, synthesize_machines
 
-synthesize_machines("machines", ["fan"], machines=1, train=12, normal=4, anomaly=4, seconds=4)
+synthesize_machines("machines", ["fan"], machines=1, train=12, seconds=4)
 detector = SoundDetector("knn").fit(sorted(Path("machines/fan/train").glob("*.wav")))
 print(detector.detect(sorted(Path("machines/fan/test").glob("*.wav"))))
 """
