@@ -28,7 +28,7 @@ table { display: block; overflow-x: auto; border: 0; border-collapse: collapse; 
 td, th { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; overflow-wrap: normal }
 @media (max-width: 40rem) { p > img, .cell-output-display img { min-width: 32rem } }
 @media (max-width: 40rem) { .output, figure, p { overflow-x: auto } }
-@media (prefers-color-scheme: dark) { pre code span { filter: invert(1) hue-rotate(180deg) } }
+@media (prefers-color-scheme: dark) { pre code span span { filter: invert(1) hue-rotate(180deg) } }
 </style>"""
 
 
@@ -126,17 +126,18 @@ def readme_text(page: Path, title: str) -> str:
 def main(
     out: Path = Path("_docs"),  # Where the HTML goes
     readme: bool = False,  # Write README.md
+    only: str = "",  # Render no others than these pages, by a regular expression; nothing is checked then
     check: bool = False,  # Fail on a stale README.md, a broken link, a missing or an orphan page
 ):
     "Process the notebooks, render them with Pandoc, check the site"
     cfg = get_config()
-    cache = proc_nbs(force=True, n_workers=0)
+    cache = proc_nbs(force=not only, n_workers=0)
     site = yaml.safe_load((cfg.config_path / "_quarto.yml").read_text(encoding="utf-8"))["website"]
     pages = sorted(cache.rglob("*.ipynb"))
     fronts = {str(page.relative_to(cache)): front_matter(page) for page in pages}
     titles = {name: front["title"] for name, front in fronts.items()}
     html = {}
-    for page in pages:
+    for page in (page for page in pages if re.search(only, str(page.relative_to(cache)))):
         name = page.relative_to(cache).with_suffix(".html")
         source, alternatives = read_page(page)
         front = fronts[str(page.relative_to(cache))]
@@ -151,6 +152,8 @@ def main(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(html[str(name)], encoding="utf-8")
 
+    if only:
+        return
     linked = linked_pages(site)
     names = {str(page.relative_to(cache)) for page in pages}
     rows = [f"_quarto.yml names a missing page: {name}" for name in sorted(linked - names)]

@@ -16,7 +16,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(str(path.relative_to(ROOT / "nbs")) for path in (ROOT / "nbs").glob("*/study*.ipynb"))
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 STATE = """
 const panel = window.jupyterapp.shell.currentWidget;
 if (!panel || !panel.content || !panel.content.widgets || !panel.sessionContext.session) return null;
@@ -50,11 +49,9 @@ def without_slow_cells(source: Path, target: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     "JupyterLab on a copy of the notebooks and of the tables that they show."
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
-    if not BROWSER or not DRIVER:
-        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     for part in ("nbs", "benchmarks"):
         shutil.copytree(ROOT / part, folder / part)
@@ -77,26 +74,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     finally:
         server.terminate()
         server.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-    if not BROWSER or not DRIVER:
-        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
-    assert selenium
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("profile")
-    for option in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
-        options.add_argument(f"--{option}")
-    for option in ("disable-component-update", "disable-sync", "window-size=1280,1000", f"user-data-dir={profile}"):
-        options.add_argument(f"--{option}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 def wait_for(driver: Any, ready: str, seconds: float) -> dict[str, Any]:
