@@ -25,7 +25,7 @@ header, .title { text-align: left; margin: 0 } .subtitle { margin: .5rem 0 2rem;
 img { max-width: 100%; background: white } figcaption { opacity: .8 } nav { margin: 1rem 0 } nav li { margin: 0 }
 pre { background: #8882; padding: .6rem; overflow-x: auto; font-size: .85em } code { white-space: inherit }
 table { display: block; overflow-x: auto; border: 0; border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; overflow-wrap: normal }
+td, th { padding: .2rem .6rem; text-align: left; border: 0; border-bottom: 1px solid #8884; overflow-wrap: normal }
 @media (max-width: 40rem) { p > img, .cell-output-display img { min-width: 32rem } }
 @media (max-width: 40rem) { .output, figure, p { overflow-x: auto } }
 @media (prefers-color-scheme: dark) { pre code span span { filter: invert(1) hue-rotate(180deg) } }
@@ -65,7 +65,7 @@ def pandoc(source: str, to: str, *args: str) -> str:
 def front_matter(notebook: Path) -> dict[str, str]:
     "Title and description, which nbdev puts into the first cell."
     cell = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]
-    return dict(yaml.safe_load("".join(cell["source"]).strip().strip("-")))
+    return dict(yaml.safe_load("".join(cell["source"]).strip().strip("-").replace("`", "")))
 
 
 def link(page: str, target: str, text: str) -> str:
