@@ -235,7 +235,7 @@ class Explorer:
 
         low, high = float(self.scores.min()), float(self.scores.max())
         step = (high - low) / 200 or 1.0
-        wide = w.Layout(width="100%")
+        wide = w.Layout(width="auto")
         slider = w.FloatSlider(min(max(self.threshold, low), high), min=low, max=high, step=step, layout=wide)
         slider.description = "threshold"
         strip, choice, said = w.HTML(layout=wide), w.Select(rows=6, layout=wide), w.Label()
@@ -244,9 +244,11 @@ class Explorer:
         def refresh(*_: object) -> None:
             self.threshold = float(slider.value)
             above = np.flatnonzero(self.scores > self.threshold)
-            worst = above[np.argsort(-self.scores[above])]
+            worst = above[np.argsort(-self.scores[above])][:500].tolist()
             strip.value = score_strip(self.scores, self.threshold, self.names)
-            choice.options = [(f"{self.names[i]}: {self.scores[i]:.4g}", int(i)) for i in worst[:500]]
+            chosen = choice.value
+            choice.options = [(f"{self.names[i]}: {self.scores[i]:.4g}", i) for i in worst]
+            choice.value = chosen if chosen in worst else worst[0] if worst else None
             said.value = f"{len(above)} of {len(self.scores)} above the threshold"
 
         def display_item(*_: object) -> None:
