@@ -116,12 +116,20 @@ class EveryEpochs(Callback):
 
 # %% ../nbs/03_training.ipynb #faabec69
 class LastCheckpoint(Checkpoint):
-    "Keeps weights, optimiser, schedule and history of the last finished epoch."
+    "Keeps weights, optimiser, schedule and history of the last finished epoch, or of the last that was due."
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, steps: int = 1) -> None:
+        self.path, self.steps, self.epochs = path, steps, 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.epochs = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        done, batches = trainer.current_epoch + 1, int(trainer.num_training_batches)
+        last = trainer.should_stop or done == trainer.max_epochs
+        if not last and done * batches // self.steps == (done - 1) * batches // self.steps:
+            return
+        self.epochs = done
         part = self.path.with_suffix(".part")
         try:
             trainer.save_checkpoint(part)
@@ -216,9 +224,12 @@ def _fit(
         if not trainer.interrupted:
             raise
         signal.signal(signal.SIGINT, handler)
-        kept = [hook.path for hook in trainer.checkpoint_callbacks if isinstance(hook, LastCheckpoint)]
-        place = f"is kept in {kept[0].parent}; the same call goes on from there" if kept else "is lost: give a folder"
-        logger.warning("Interrupted. What the %d finished epochs gave %s.", trainer.current_epoch, place)
+        kept = [hook for hook in trainer.checkpoint_callbacks if isinstance(hook, LastCheckpoint)]
+        place = (
+            f"is kept in {kept[0].path.parent}; the same call goes on from there" if kept else "is lost: give a folder"
+        )
+        epochs = kept[0].epochs if kept else trainer.current_epoch
+        logger.warning("Interrupted. What the %d finished epochs gave %s.", epochs, place)
         raise KeyboardInterrupt from None
 
 # %% ../nbs/03_training.ipynb #cbe1aba4
@@ -232,7 +243,9 @@ def train_module(
     folder: Path | str | None = None,  # logs and checkpoints; None leaves nothing on disk and cannot resume
     run: Mapping[str, Any] | None = None,  # what else tells this run from others; kept and compared in `run.json`
     seed: int = 0,  # of shuffles and of noise inside steps; the caller seeds the weights
+    save_steps: int = 1,  # steps between states to go on from, which are written at ends of epochs
     num_workers: int = 0,  # processes that load data
+    loading: Mapping[str, Any] | None = None,  # further arguments of the `DataLoader` of training items
     callbacks: Sequence[Callback] = (),  # further Lightning callbacks
     progress: bool | None = None,  # progress bar; None shows one except in tests
     **trainer_options: Any,  # passed to `lightning.Trainer`
@@ -247,7 +260,7 @@ def train_module(
         shapes = {name.removeprefix("network."): list(value.shape) for name, value in module.state_dict().items()}
         settings = {"seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes, **(run or {})}
         resume = _claim(Path(folder), settings)
-        hooks.append(LastCheckpoint(Path(folder) / "last.ckpt"))
+        hooks.append(LastCheckpoint(Path(folder) / "last.ckpt", save_steps))
         outputs = {"logger": [CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "")]}
     show = "IN_TEST" not in os.environ if progress is None else progress
     if show:
@@ -267,7 +280,7 @@ def train_module(
         if rest:
             raise DataError(f"batch_size is {batch_size}, which {trainer.world_size} processes cannot share evenly.")
         sampler = EpochSampler(items, seed, batch_size)
-        loader = DataLoader(dataset, share, sampler=sampler, num_workers=num_workers)
+        loader = DataLoader(dataset, share, sampler=sampler, num_workers=num_workers, **(loading or {}))
         validation_loader = None if validation is None else DataLoader(validation, batch_size, num_workers=num_workers)
         module.train()  # an earlier training has left its networks in eval() mode
         _fit(trainer, module, loader, validation_loader, resume)

@@ -176,11 +176,11 @@ def baseline(task: Protocol) -> dict:
 @call_parse
 def main(
     runs: str = "runs_fmnist_memory",  # folder of finished runs, which are not repeated
-    epochs: int = 5,  # of training
+    epochs: int = 12,  # of training
     seeds: int = len(SEEDS),  # seeds of the parts and options; the comparison with no memories has all
     only_speed: bool = False,  # measure nothing but the time of a step
 ) -> None:
-    "Train, judge, and write the tables. About 15 minutes on one idle core."
+    "Train, judge, and write the tables. About 30 minutes on one core."
     torch.set_num_threads(1)
     task = make_protocol("original", load_fashion_mnist("train"), load_fashion_mnist("test"))
     if only_speed:

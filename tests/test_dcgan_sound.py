@@ -171,3 +171,16 @@ def test_commands(tmp_path):
 def test_command_faults(tmp_path, options, named):
     done = command(tmp_path, "dcgan_train", *options)
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ") and named in done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_recordings_of_each_kind_become_pictures(tmp_path, suffix):
+    sound = synthesize_engine(1800, 4, "smooth_39", 1.6, seed=1)
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / f"engine{suffix}", sound, 22050)
+    table = prepare_folder(tmp_path / "audio", tmp_path / "dataset", SpectrogramFormat(64))
+    exact = audio_to_spectrograms(sound, 22050, SpectrogramFormat(64)).pictures
+    pictures = SpectrogramDataset(tmp_path / "dataset", 64).pictures()
+    assert set(table["source"]) == {f"engine{suffix}"} and np.isfinite(pictures).all()
+    n = min(len(pictures), len(exact))  # MP3 pads the ends
+    assert np.abs(pictures[:n] - exact[:n]).mean() < (0.005 if suffix in (".wav", ".flac") else 0.1)

@@ -1,18 +1,22 @@
 """Training end to end: the output folder, exact resume, a kill in the middle of an epoch, faults."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from anomaly_nb.core import DataError
 from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, train_dcgan, write_engines
+from anomaly_nb.dcgan.commands import training_quality
 from anomaly_nb.dcgan.spectrograms import prepare_folder
 from anomaly_nb.dcgan.training import load_networks
 
@@ -67,6 +71,7 @@ def test_killed_in_the_middle_of_an_epoch(data, whole, tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(f"""
 import torch
+from torch.utils.data import DataLoader
 torch.set_num_threads(1)
 from anomaly_nb.dcgan import load_config, train_dcgan
 from anomaly_nb.dcgan.training import AdversarialModule
@@ -169,3 +174,57 @@ def test_a_run_that_diverged_ends_at_once(data, tmp_path):
     summary = train_dcgan(config)
     assert summary["status"] == "diverged" and summary["iterations"] <= 6 and summary["epochs"] <= 2
     assert train_dcgan(config)["iterations"] == summary["iterations"] and time.monotonic() - begun < 60
+
+
+def test_quality_is_measured_where_the_keys_say(data, tmp_path):
+    def epochs(name, metrics, **frequencies):
+        config = settings(data, tmp_path / name, 6).with_values(advanced_metrics={"fid_frequency": 100, **metrics})
+        train_dcgan(config.with_values(metrics_and_checkpoints=frequencies), quality=lambda _: {"quality": 1.0})
+        return list(pd.read_csv(tmp_path / name / "epochs_statistics/checkpoint_metrics.csv")["epoch"])
+
+    assert epochs("last", {}) == [6]
+    assert epochs("by score", {"calculate_is": True, "is_frequency": 2}) == [2, 4, 6]
+    assert epochs("by iterations", {}, milestone_checkpoint_frequency=7) == [3, 5, 6]  # steps 9, 15 and the last epoch
+
+
+def test_states_are_kept_as_often_as_the_key_says(data, tmp_path, monkeypatch):
+    kept, save = [], L.Trainer.save_checkpoint
+    monkeypatch.setattr(
+        L.Trainer, "save_checkpoint", lambda self, *a: (kept.append(self.current_epoch), save(self, *a))
+    )
+    keys = {"emergency_checkpoint_frequency": 7}
+    train_dcgan(settings(data, tmp_path, 6).with_values(metrics_and_checkpoints=keys))
+    assert kept == [2, 4, 5]  # after steps 9 and 15, and at the end
+
+
+def test_loading_keys_reach_the_loader(data, tmp_path, monkeypatch):
+    seen, make = [], DataLoader.__init__
+    monkeypatch.setattr(DataLoader, "__init__", lambda self, *a, **k: (seen.append(k), make(self, *a, **k))[1])
+    hardware = {"num_workers": 1, "prefetch_factor": 5, "pin_memory": True}
+    train_dcgan(settings(data, tmp_path, 1).with_values(hardware=hardware))
+    assert seen[0]["num_workers"] == 1 and seen[0]["prefetch_factor"] == 5
+    assert seen[0]["pin_memory"] == torch.cuda.is_available()  # it serves copies to a graphics card only
+
+
+def test_inception_score_over_recordings(data, tmp_path):
+    config = settings(data, tmp_path, 1).with_values(advanced_metrics={"calculate_is": True, "calculate_fid": False})
+    judge = training_quality(config)
+    row = judge(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
+    assert 1 <= row["inception_score"] <= 3 and "frechet" not in row and np.isfinite(row["quality"])
+    table = pd.read_csv(data / "spectrograms-metadata.csv")
+    shutil.copytree(data, tmp_path / "anonymous")
+    table.assign(source="one.wav").to_csv(tmp_path / "anonymous/spectrograms-metadata.csv", index=False)
+    with pytest.raises(DataError, match="calculate_is"):
+        training_quality(config.with_values(base_path=str(tmp_path / "anonymous")))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="A small file system can be mounted by root only.")
+def test_a_full_disk_ends_training_with_a_sentence(data, tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("No file system can be mounted here.")
+    try:
+        with pytest.raises(DataError, match=r"not written|space"):
+            train_dcgan(settings(data, tmp_path / "run", 4))
+        assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob(".*.tar"))
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)

@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.script import anno_parser
 
 from ..audio import Audio, write_audio
-from ..core import DataError, atomic_path, command_line
+from ..core import DataError, IntArray, atomic_path, command_line
 from .config import DCGANConfig, explain_config, list_configs, load_config
 
 # %% ../../nbs/dcgan/12_commands.ipynb #32c67df5
@@ -74,27 +74,38 @@ def training_quality(
     config: DCGANConfig,  # its sections `dataset`, `model` and `advanced_metrics`
 ) -> Callable[[Audio], dict[str, Any]] | None:  # judges generated pictures; None if metrics are switched off
     "The measure that chooses the best model: lower is better."
-    from anomaly_nb.dcgan.quality import frechet_distance, kernel_distance
+    from anomaly_nb.dcgan.quality import domain_classifier, frechet_distance, inception_score, kernel_distance
     from anomaly_nb.dcgan.training import load_dataset
 
     metrics, dataset = config.advanced_metrics, load_dataset(config)
-    if not (metrics.enabled and metrics.calculate_fid):
+    if not metrics.enabled or not (metrics.calculate_fid or metrics.calculate_is):
         return None
     chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), metrics.num_samples_for_metrics)).round().astype(int)
     look, name = _features(dataset.format)
     real = look(dataset.pictures(chosen.tolist()))
+    classify = domain_classifier(real, _recordings(dataset, chosen)) if metrics.calculate_is else None
 
     def judge(pictures: Audio) -> dict[str, Any]:
-        made = look(pictures)
-        distance, counts = kernel_distance(made, real), {"n_generated": len(made), "n_real": len(real)}
-        return {
-            "quality": distance,
-            "quality_name": f"kernel_{name}",
-            "frechet": frechet_distance(made, real),
-            **counts,
-        }
+        made, row = look(pictures), dict[str, Any](n_generated=len(pictures), n_real=len(real))
+        row |= {"quality": kernel_distance(made, real), "quality_name": f"kernel_{name}"}
+        if metrics.calculate_fid:
+            row["frechet"] = frechet_distance(made, real)
+        if classify is not None:
+            row["inception_score"] = inception_score(classify(made), splits=1)[0]
+        return row
 
     return judge
+
+
+def _recordings(dataset: Any, rows: IntArray) -> list[str]:
+    "The recording of each picture. Raises `DataError` if the dataset does not tell of at least two."
+    names = [] if dataset.table is None or "source" not in dataset.table else list(dataset.table["source"].iloc[rows])
+    if len(set(names)) < 2:
+        raise DataError(
+            "advanced_metrics.calculate_is needs pictures of two recordings at least, named in the column 'source' of"
+            " the dataset's table. Make the dataset with dcgan_prepare, or leave the key false."
+        )
+    return names
 
 
 def _features(form: Any) -> tuple[Callable[[Audio], Any], str]:

@@ -64,8 +64,12 @@ class CheckpointConfig:
 
     csv_write_frequency: int = _key(20, 1, 1_000_000)  # iterations between rows of the iteration table
     detailed_logging_frequency: int = _key(100, 1, 1_000_000)  # iterations between log lines
-    emergency_checkpoint_frequency: int = _key(80, 1, 10_000_000)  # iterations between states to go on from
-    milestone_checkpoint_frequency: int = _key(150, 1, 10_000_000)  # iterations between rows of quality
+    emergency_checkpoint_frequency: int = _key(
+        80, 1, 10_000_000
+    )  # iterations between states to go on from, written at ends of epochs
+    milestone_checkpoint_frequency: int = _key(
+        150, 1, 10_000_000
+    )  # iterations between measures of quality, at ends of epochs
     milestone_epoch_frequency: int = _key(10, 1, 1_000_000)  # epochs between rolling checkpoints
     emergency_buffer_size: int = _key(2, 1, 1000)  # rolling checkpoints that are kept
     image_samples_per_checkpoint: int = _key(16, 1, 4096)  # pictures in a file of samples
@@ -115,9 +119,9 @@ class MetricsConfig:
 
     enabled: bool = True  # measure quality
     calculate_fid: bool = True  # Fréchet and kernel distances to the training sounds
-    calculate_is: bool = False  # Inception score; needs a classifier
-    fid_frequency: int = _key(10, 1, 1_000_000)  # epochs
-    is_frequency: int = _key(10, 1, 1_000_000)  # epochs
+    calculate_is: bool = False  # Inception score over the recordings of the data
+    fid_frequency: int = _key(10, 1, 1_000_000)  # epochs between measures of quality
+    is_frequency: int = _key(10, 1, 1_000_000)  # epochs between measures, with calculate_is
     num_samples_for_metrics: int = _key(64, 2, 1_000_000)  # generated pictures that are measured
 
 
@@ -141,7 +145,7 @@ class RecipeConfig:
     r1: float = _key(0.0, 0.0, 1000.0)  # weight of the discriminator's gradient penalty on real pictures; 0 is none
     discriminator_noise: float = _key(0.0, 0.0, 1.0)  # deviation of noise added to what the discriminator sees
     upsample: Literal["transposed", "nearest"] = "transposed"  # transposed convolution, or repeat and convolve
-    representation: str = "hybrid"  # rows of the spectrogram, by name
+    representation: Literal["hybrid", "mel", "resize"] = "hybrid"  # rows of the spectrogram
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks' arithmetic
     channels_last: bool = False  # order of the numbers in memory; faster with bf16
 

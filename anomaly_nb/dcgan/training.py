@@ -363,12 +363,22 @@ class RunRecorder(RunFolder):
         self.tables(epoch, module, [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
         key_epoch = epoch <= keys.key_epochs_first or epoch > epochs - keys.key_epochs_last
         self.samples(epoch, module, keep=last or key_epoch or epoch % 5 == 0)
-        if epoch % self.config.advanced_metrics.fid_frequency == 0 or last:
+        if last or self.due(epoch, int(trainer.num_training_batches)):
             self.judge(epoch, module)
         if epoch % keys.milestone_epoch_frequency == 0:
             self.rolling(epoch, module)
         if last:
             write_checkpoint(module, self.models / "final_model.tar", self.dataset.format, epoch=epoch)
+
+    def due(self, epoch: int, batches: int) -> bool:
+        "Whether the quality is measured after this epoch."
+        metrics, every = (
+            self.config.advanced_metrics,
+            self.config.metrics_and_checkpoints.milestone_checkpoint_frequency,
+        )
+        by_score = metrics.calculate_is and epoch % metrics.is_frequency == 0
+        by_iterations = epoch * batches // every > (epoch - 1) * batches // every
+        return by_score or by_iterations or epoch % metrics.fid_frequency == 0
 
     def judge(self, epoch: int, module: AdversarialModule) -> None:
         "Measure the quality. A model that is better than all before is kept."
@@ -399,16 +409,20 @@ def _settings(config: DCGANConfig, dataset: SpectrogramDataset) -> Row:
     sections = config.to_dict()
     kept = {name: sections[name] for name in ("model", "recipe", "convergence", "advanced_metrics")}
     training = {name: value for name, value in sections["training"].items() if name != "epochs"}
-    return {**kept, "training": training, "pictures": sha256(dataset.bytes.tobytes()).hexdigest()}
+    quality = sections["metrics_and_checkpoints"]["milestone_checkpoint_frequency"]
+    return {**kept, "training": training, "quality": quality, "pictures": sha256(dataset.bytes.tobytes()).hexdigest()}
 
 
 def _trainer_options(config: DCGANConfig) -> Row:
-    "Lightning's options for the configuration's hardware and precision."
-    options = device_options(config.hardware.device)
+    "Options of the shared trainer for the configuration's hardware and precision."
+    hardware = config.hardware
+    options: Row = device_options(hardware.device)
+    loading: Row = {"pin_memory": hardware.pin_memory and torch.cuda.is_available()}
+    loading |= {"prefetch_factor": hardware.prefetch_factor} if hardware.num_workers else {}
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.recipe.precision]
     if precision == "16-mixed" and (options["accelerator"] == "cpu" or not torch.cuda.is_available()):
         raise DataError("recipe.precision is 'fp16', which needs a graphics card. Use bf16 or fp32.")
-    return options | {"precision": precision}
+    return options | {"precision": precision, "num_workers": hardware.num_workers, "loading": loading}
 
 
 def load_dataset(
@@ -448,14 +462,12 @@ def train_dcgan(
         folder=folder / "resume",
         run=_settings(config, dataset),
         seed=keys.seed,
-        num_workers=config.hardware.num_workers,
+        save_steps=config.metrics_and_checkpoints.emergency_checkpoint_frequency,
         callbacks=[recorder],
         progress=progress,
         **options,
     )
-    memory, known = (
-        module.detector.memory,
-        [row["quality"] for row in recorder.quality_rows if row["quality"] is not None],
-    )
+    memory = module.detector.memory
+    known = [row["quality"] for row in recorder.quality_rows if row["quality"] is not None]
     summary: Row = {"status": memory.status, "reason": memory.reason, "epochs": len(recorder.rows)}
     return summary | {"iterations": module.iteration, "quality": min(known, default=None), "folder": str(folder)}
