@@ -24,6 +24,7 @@ body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 16px/1.55 sans-ser
 header, .title { text-align: left; margin: 0 } .subtitle { margin: .5rem 0 2rem; opacity: .8 }
 img { max-width: 100%; background: white } figcaption { opacity: .8 } nav { margin: 1rem 0 } nav li { margin: 0 }
 pre { background: #8882; padding: .6rem; overflow-x: auto; font-size: .85em } code { white-space: inherit }
+math[display="block"] { overflow-x: auto; overflow-y: hidden; max-width: 100% }
 table { display: block; overflow-x: auto; border: 0; border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .2rem .6rem; text-align: left; border: 0; border-bottom: 1px solid #8884; overflow-wrap: normal }
 @media (max-width: 40rem) { p > img, .cell-output-display img { min-width: 32rem } }

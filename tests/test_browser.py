@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["index", "00_core", "guide/choose", "guide/benchmarks", "guide/data", "srcnn/study"]
+PAGES = ["index", "00_core", "guide/choose", "guide/benchmarks", "guide/data", "srcnn/study", "fmnist/07_variational"]
 WIDTHS = {"phone": 390, "tablet": 820, "desk": 1440}
 FAULTS = """
 const width = document.documentElement.clientWidth;

@@ -115,3 +115,19 @@ def test_a_users_program_is_checked_strictly(tmp_path: Path) -> None:
     ast.parse(USER)
     assert [line for line in errors if line.startswith("program.py")] == [], shown
     assert [line.split("[")[-1].rstrip("]") for line in errors if line.startswith("wrong.py")] == list(WRONG.values())
+
+
+def modules() -> list[tuple[str, ast.Module]]:
+    paths = [path for path in (ROOT / "anomaly_nb").rglob("*.py") if path.name != "_modidx.py"]
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def test_only_commands_print() -> None:
+    "Library code logs and returns tables."
+    printing = {
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert all(name.endswith("/commands.py") for name in printing)

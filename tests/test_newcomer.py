@@ -70,6 +70,7 @@ def machines(folder: Path) -> None:
     (folder / "made/fan/test").rename(folder / "new")
 
 
+LONG = {"galaxy spectra", "engine sounds", "fashion images"}
 OWN = dict(zip(CHAPTERS, [curve, galaxies, engines, images, machines], strict=True))
 
 
@@ -89,7 +90,9 @@ def test_a_snippet_of_the_report_runs_in_an_empty_folder(
     assert "score" in run(report[chapter][0], tmp_path)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize(
+    "chapter", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CHAPTERS]
+)
 def test_a_snippet_runs_with_own_files(chapter: str, report: dict[str, list[str]], tmp_path: Path) -> None:
     OWN[chapter](tmp_path)
     shown = run(report[chapter][1], tmp_path)
