@@ -1,4 +1,4 @@
-"""The report and some pages in a real browser: on a phone, a tablet and a desk, by day and by night."""
+"""The reports and some pages in a real browser: on a phone, a tablet and a desk, by day and by night."""
 
 import io
 import subprocess
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from anomaly_nb.dcase import SpectrogramStudy, synthesize_machines
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["index", "00_core", "guide/choose", "guide/benchmarks", "guide/data", "srcnn/study", "fmnist/07_variational"]
@@ -31,12 +33,15 @@ return {
 
 @pytest.fixture(scope="module")
 def site(browser: Any, quick_tour: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    "The report, and pages as `.ci/pages.py` renders them."
+    "The two reports, and pages as `.ci/pages.py` renders them."
     pytest.importorskip("nbdev", reason="nbdev is not installed")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, ".ci/pages.py", "--only", f"^({'|'.join(PAGES)}).ipynb$", "--out", folder]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return {page: folder / f"{page}.html" for page in PAGES} | {"tour": quick_tour / "index.html"}
+    synthesize_machines(folder / "machines", ["fan"], machines=1, train=4, normal=2, anomaly=2, seconds=2)
+    report = SpectrogramStudy(folder / "machines").run().save(folder / "report")
+    pages = {page: folder / f"{page}.html" for page in PAGES}
+    return pages | {"tour": quick_tour / "index.html", "machines": report}
 
 
 @pytest.fixture(params=WIDTHS)
@@ -59,7 +64,7 @@ def look(browser: Any, page: Path, mode: str) -> tuple[dict[str, Any], np.ndarra
     return browser.execute_script(FAULTS), np.asarray(picture)
 
 
-@pytest.mark.parametrize("page", ["tour", *PAGES])
+@pytest.mark.parametrize("page", ["tour", "machines", *PAGES])
 def test_page_fits_the_screen(page: str, site: dict[str, Path], browser: Any, width: int) -> None:
     for mode in ("light", "dark"):
         found, picture = look(browser, site[page], mode)

@@ -23,7 +23,7 @@ import soundfile
 from scipy import ndimage
 
 from ..audio import HTK, Audio, LogMel, read_audio
-from ..core import BoolArray, DataError, Described, FloatArray, atomic_path, html_card
+from ..core import BoolArray, DataError, Described, FloatArray, atomic_path, html_card, html_page
 from .alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
 from .data import Clip, DCASEFolder, spectrogram_batches
 from .statistics import BinHistogram, Comparison, Moments, bin_auc, compare, significant, time_locked
@@ -304,16 +304,12 @@ def _machine_figure(study: MachineStudy) -> "Figure":
     return figure
 
 # %% ../../nbs/dcase/04_study.ipynb #0dfb5062
-_HEAD = """<!doctype html><html lang='en'><meta charset='utf-8'><title>Machine sounds</title>
-<style>body{font:15px sans-serif;max-width:75em;margin:2em auto}td,th{padding:2px 8px;text-align:right}
-img{max-width:100%}</style>"""
-
-
 def _image(figure: "Figure", name: str) -> str:
     "A figure as an HTML image that needs no file."
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return f"<img alt='{escape(name)}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+    source = base64.b64encode(buffer.getvalue()).decode()
+    return f"<figure><img alt='{escape(name)}' src='data:image/png;base64,{source}'></figure>"
 
 # %% ../../nbs/dcase/04_study.ipynb #c84eb8b5
 def _player(clip: Clip, seconds: float = 4.0) -> str:
@@ -383,15 +379,17 @@ class StudyReport(Described):
         return html_card("StudyReport", self._facts(), "", self.table().round(3))
 
 # %% ../../nbs/dcase/04_study.ipynb #ba6d5da7
+def _table(table: pd.DataFrame) -> str:
+    return f'<div class="table">{table.to_html(index=False, border=0)}</div>'
+
+
 def _page(report: StudyReport) -> str:
     "The report as one page without outside files."
     problems = report.folder.problems
     parts = [
-        _HEAD,
-        "<h1>Where broken machines sound different</h1>",
         *(f"<p><b>Note.</b> {escape(note)}</p>" for note in report.notes),
-        problems.to_html(index=False, border=0) if len(problems) else "<p>The folder has no problem.</p>",
-        report.table().round(3).to_html(index=False, border=0),
+        _table(problems) if len(problems) else "<p>The folder has no problem.</p>",
+        _table(report.table().round(3)),
     ]
     for machine_type, sentences in report.summaries().items():
         parts.append(f"<h2>{escape(machine_type)}</h2>")
@@ -401,7 +399,7 @@ def _page(report: StudyReport) -> str:
             for label in (0, 1):
                 clips = report.folder.select(machine_type, "test", machine.machine_id, label)
                 parts += [f"<p>{_player(clip)}</p>" for clip in clips[:1]]
-    return "\n".join(parts) + "</html>\n"
+    return html_page("Where broken machines sound different", *parts)
 
 # %% ../../nbs/dcase/04_study.ipynb #757913cf
 def _aligner(way: str, pictures: Sequence[Audio], frames: int) -> tuple[Aligner, Intervals | None, list[str]]:
