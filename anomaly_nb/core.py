@@ -7,6 +7,7 @@ __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'DataError', 'command_line', '
            'atomic_path', 'folder_lock', 'Parameters', 'Detector', 'save_state', 'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
+import hashlib
 import inspect
 import json
 import logging
@@ -50,10 +51,12 @@ def reading(
     source: object,  # the file's name, or whatever else tells where the data come from
     remedy: str,  # what was expected, or what to do
 ) -> Iterator[None]:
-    "Turn whatever goes wrong inside into a `DataError` that names the source."
+    "Turn whatever goes wrong inside into a `DataError` that names the source, once."
     try:
         yield
     except Exception as error:
+        if isinstance(error, DataError) and str(error).startswith(str(source)):
+            raise
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DataError(f"{source}: {reason.rstrip('.')}. {remedy}") from error
 
@@ -240,8 +243,10 @@ def save_state(
 
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     others = {name: value for name, value in state.items() if name not in arrays}
+    content = save(arrays)
+    others["sha256"] = hashlib.sha256(content).hexdigest()
     with atomic_path(Path(folder) / "state.safetensors") as path:
-        path.write_bytes(save(arrays))
+        path.write_bytes(content)
     with atomic_path(Path(folder) / "detector.json") as path:
         path.write_text(json.dumps(others, indent=1), encoding="utf-8")
 
@@ -250,7 +255,7 @@ def load_state(
     folder: Path | str,  # as written by `save_state`
 ) -> dict[str, Any]:  # arrays and values by name
     "Read what `save_state` wrote. Raises `DataError` for a missing or damaged file."
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     folder = Path(folder)
     for name in ("detector.json", "state.safetensors"):
@@ -258,4 +263,7 @@ def load_state(
             raise DataError(f"{folder}: no saved detector here ({folder / name} is missing). Check the path.")
     with reading(folder, "The saved detector is damaged: save it again."):
         others = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-        return {**others, **load_file(folder / "state.safetensors")}
+        content = (folder / "state.safetensors").read_bytes()
+        if others.pop("sha256", None) not in (None, hashlib.sha256(content).hexdigest()):
+            raise DataError("state.safetensors is not the one that was saved with detector.json")
+        return {**others, **load(content)}
