@@ -223,7 +223,8 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
         with reading(known, "Delete it if the settings are those of the run before."):
             before = dict(json.loads(known.read_text(encoding="utf-8")))
         if changed := ", ".join(sorted(name for name in settings if before.get(name) != settings[name])):
-            raise DataError(f"{folder}: holds a run with other settings ({changed}). Choose another folder or delete it.")
+            what = f"holds a run with other settings ({changed})"
+            raise DataError(f"{folder}: {what}. Choose another folder or delete it.")
     if last.exists():
         read_weights(last)
     with atomic_path(known) as path:

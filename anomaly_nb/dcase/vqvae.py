@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, LogMel
-from ..core import DataError, atomic_path
+from ..core import DataError, atomic_path, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
 from ..training import fit_weights, read_weights, train
@@ -312,11 +312,10 @@ class Rebuilder:
                 f"{path}: not a checkpoint of train_vqvae (weights, mean and std). Train the network again."
             )
         kept: dict[str, Any] = state.get("size", PRESETS["full"])
-        size: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()
-        }
-        self.mean, self.std = float(state["mean"]), float(state["std"])
-        self.network = VQ_VAE_2Layer(**size).eval()
+        with reading(path, "Not a checkpoint of train_vqvae: train the network again."):
+            size: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in kept.items()}
+            self.mean, self.std = float(state["mean"]), float(state["std"])
+            self.network = VQ_VAE_2Layer(**size).eval()
         fit_weights(self.network, state["model_state_dict"], path)
 
     @torch.no_grad()
