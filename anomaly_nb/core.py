@@ -103,7 +103,7 @@ def atomic_path(
 ) -> Iterator[Path]:  # a temporary path beside it, to be written inside the `with` block
     "Write a file whole or not at all. Raises `DataError` when the folder cannot be written or the disk is full."
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -114,6 +114,15 @@ def atomic_path(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #e3b6a914
+def _sweep(folder: Path) -> None:
+    "Remove what killed runs left half written, but not below folders that have a lock of their own."
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(place) / name / ".lock").exists()]
+        for name in names:
+            if name.startswith(".") and Path(name).stem.endswith(".part"):
+                (Path(place) / name).unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #a5eaf576
 @contextmanager
@@ -128,6 +137,7 @@ def folder_lock(
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
+        _sweep(folder)
     except Timeout as error:
         raise DataError(f"{folder}: another run works here. Wait for it, stop it, or choose another folder.") from error
     except (OSError, NotImplementedError) as error:

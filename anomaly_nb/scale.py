@@ -47,7 +47,7 @@ class ArrayFile:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, fortran, self.dtype = read(file)
             self._start = file.tell()
-        if fortran or self.dtype.hasobject or not self.shape:
+        if fortran or self.dtype.hasobject or self.dtype.subdtype or not self.shape or min(self.shape) < 0:
             raise DataError(f"{path}: rows can be read only from plain arrays in C order. Save it anew with np.save.")
 
     def _open(self) -> Any:
@@ -73,7 +73,7 @@ class ArrayFile:
             data = file.read(count * width)
             if len(data) < count * width:
                 raise DataError(f"ends within row {start + len(data) // max(width, 1)}")
-        return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+            return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 # %% ../nbs/06_scale.ipynb #a12fe0a3
 @runtime_checkable
@@ -421,8 +421,6 @@ def open_job(
 ) -> list[int]:  # numbers of the chunks that are done
     "Begin a folder or go on in it. Raises `DataError` if it holds another job."
     path = out / MANIFEST
-    for leftover in itertools.chain(out.glob(".[0-9]*"), out.glob(f".{path.stem}.*")):
-        leftover.unlink(missing_ok=True)  # a killed run's temporary files
     known = Shards(out) if path.exists() else None
     if known is not None and known.job and known.job != job:
         changed = ", ".join(

@@ -10,6 +10,7 @@ __all__ = ['logger', 'PRESETS', 'nearest_codes', 'Codebook', 'Residual', 'Encode
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,6 +249,12 @@ class _KeepBest(Callback):
             self.loss, self.epoch = loss, trainer.current_epoch + 1
             self.weights = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loss, self.epoch, self.weights = state_dict["loss"], state_dict["epoch"], state_dict["weights"]
+
 # %% ../../nbs/dcase/05_vqvae.ipynb #19239c00
 def checkpoint_path(
     checkpoints: Path | str,  # folder of all checkpoints
@@ -278,6 +285,7 @@ def train_vqvae(
     torch.manual_seed(seed)
     network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
     held = torch.arange(len(dataset)) % max(len(dataset) // max(len(dataset) // 10, 1), 2) == 1
+    target = checkpoint_path(checkpoints, machine_type)
     train(
         network,
         vqvae_loss,
@@ -286,6 +294,8 @@ def train_vqvae(
         batch_size=batch_size,
         optimizer=partial(torch.optim.Adam, lr=learning_rate),
         validation=Pieces(dataset.data[held]),
+        folder=target.with_name("training"),
+        run={"learning_rate": learning_rate, "data": sha256(dataset.data.numpy().tobytes()).hexdigest()},
         seed=seed,
         callbacks=[best],
         **options,
@@ -293,7 +303,6 @@ def train_vqvae(
     size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
     about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
     state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
-    target = checkpoint_path(checkpoints, machine_type)
     with atomic_path(target) as path:
         torch.save(state, path)
     return target

@@ -103,7 +103,8 @@ def spectra_train(
                 components, epochs, contamination=contamination, seed=seed, folder=str(out / "training")
             )
         )
-        detector.fit(spectra).save(out)
+        with folder_lock(out):
+            detector.fit(spectra).save(out)
         logger.info("%d spectra, threshold %.3f, kept in %s", len(spectra), detector.threshold_, out)
 
 # %% ../../nbs/spectra/12_commands.ipynb #b674449d
