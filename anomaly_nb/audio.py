@@ -7,6 +7,7 @@ __all__ = ['Audio', 'HTK', 'SLANEY', 'AudioInfo', 'audio_info', 'resample', 'rea
            'griffin_lim']
 
 # %% ../nbs/04_audio.ipynb #35a448ad
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -90,8 +91,11 @@ def write_audio(
     sample_rate: int = 16000,  # Hz
 ) -> None:
     "Write 16-bit sound (OGG: compressed), the file whole or not at all. The level is not changed."
+    buffer = io.BytesIO()  # libsndfile says of a full disk only that there was an error
+    samples, kind = np.clip(np.asarray(audio, np.float32), -1, 1), Path(path).suffix[1:].upper()
+    soundfile.write(buffer, samples, sample_rate, format=kind)
     with atomic_path(path) as temporary:
-        soundfile.write(str(temporary), np.clip(np.asarray(audio, np.float32), -1, 1), sample_rate)
+        temporary.write_bytes(buffer.getvalue())
 
 # %% ../nbs/04_audio.ipynb #e4166c79
 @dataclass(frozen=True)

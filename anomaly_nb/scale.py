@@ -306,11 +306,13 @@ def run_on_cluster(
     from distributed.scheduler import KilledWorker
 
     lost, waiting, flying = (FuturesCancelledError, CommClosedError, OSError), iter(work), dict[Any, Chunk]()
+    threads, asked = 1, 0.0  # workers come and go, so they are counted each second
     try:
         while True:
             try:
-                room = max(2 * sum(client.nthreads().values()), 2) - len(flying)
-                for chunk in itertools.islice(waiting, max(room, 0)):
+                if time.monotonic() > asked + 1:
+                    threads, asked = sum(client.nthreads().values()), time.monotonic()
+                for chunk in itertools.islice(waiting, max(2 * max(threads, 1) - len(flying), 0)):
                     flying[client.submit(task, chunk, pure=False)] = chunk
                 if not flying:
                     return
@@ -394,7 +396,8 @@ def _record(line: str) -> dict[str, Any] | None:
         return None
     whole = all(isinstance(record.get(name), kind) for name, kind in KINDS.items())
     whole = whole and all(isinstance(failure, list) and len(failure) == 3 for failure in record["failed"])
-    return record if "function" in record or (whole and Path(record["file"]).name == record["file"]) else None
+    whole = whole and record["rows"] >= 0 and Path(record["file"]).name == record["file"]
+    return record if whole or ("function" in record and "chunk" not in record) else None
 
 # %% ../nbs/06_scale.ipynb #0d2976fc
 def describe_source(source: Source) -> str:

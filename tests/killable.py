@@ -86,37 +86,57 @@ class Long(NamedTuple):
 
     prepare: Callable[[Path], None]  # makes its input in an empty folder
     arguments: str
+    out: str  # folder that it keeps for itself
     results: tuple[str, ...]  # patterns of files that must come out the same
 
 
 TINY_GAN = "--config config_test --epochs 3 --batch-size 8 --image-size 64 --features-g 4 --features-d 4 --device cpu"
 COMMANDS = {
-    "srcnn_generate_data": Long(curves, "--dataset mine --step 4", ("datasets/mine/train.json",)),
+    "srcnn_generate_data": Long(curves, "--dataset mine --step 4", "", ("datasets/mine/train.json",)),
     "srcnn_train": Long(
-        curve_windows, "--dataset mine --epoch 10 --num_workers 0 --device cpu --batch_size 16", ("snapshot/*.bin",)
+        curve_windows,
+        "--dataset mine --epoch 10 --num_workers 0 --device cpu --batch_size 16",
+        "snapshot/log_mine_32_documented",
+        ("snapshot/*.bin",),
     ),
     "srcnn_detect": Long(
-        curves, "datasets/mine/test --out found --chunk_size 1", ("found/*.parquet", "found/*.csv", "found/*.jsonl")
+        curves,
+        "datasets/mine/test --out found --chunk_size 1",
+        "found",
+        ("found/*.parquet", "found/*.csv", "found/*.jsonl"),
     ),
-    "spectra_train": Long(nothing, "--simulate 80 --epochs 3 --components 6 --out model", ("model/*.*",)),
-    "spectra_detect": Long(spectra, "night --model model --out found --figures 2", ("found/*.csv", "found/figures/*")),
-    "dcgan_prepare": Long(recordings, "recordings --out dataset --image-size 64", ("dataset/**/*.*",)),
+    "spectra_train": Long(nothing, "--simulate 80 --epochs 3 --components 6 --out model", "model", ("model/*.*",)),
+    "spectra_detect": Long(
+        spectra, "night --model model --out found --figures 2", "found", ("found/*.csv", "found/figures/*")
+    ),
+    "dcgan_prepare": Long(recordings, "recordings --out dataset --image-size 64", "dataset", ("dataset/**/*.*",)),
     "dcgan_train": Long(
-        pictures, f"{TINY_GAN} --dataset dataset --output-dir out", ("out/checkpoints/*.tar", "out/samples/*.npy")
+        pictures,
+        f"{TINY_GAN} --dataset dataset --output-dir out",
+        "out",
+        ("out/checkpoints/*.tar", "out/samples/*.npy"),
     ),
-    "dcgan_generate": Long(checkpoint, "model.tar --out made --number 6 --iterations 8", ("made/*.*",)),
+    "dcgan_generate": Long(checkpoint, "model.tar --out made --number 6 --iterations 8", "made", ("made/*.*",)),
     "fmnist_train": Long(
-        nothing, "--subset --epochs 4 --batch_size 32 --score pixel --save model", ("model/*.json", "model/*.safe*")
+        nothing,
+        "--subset --epochs 4 --batch_size 32 --score pixel --save model",
+        "model",
+        ("model/*.json", "model/*.safe*"),
     ),
-    "fmnist_grid": Long(grid, "--grid grid.toml --folder cells --subset", ("cells/*.csv", "cells/*/*.safetensors")),
+    "fmnist_grid": Long(
+        grid, "--grid grid.toml --folder cells --subset", "cells", ("cells/*.csv", "cells/*/*.safetensors")
+    ),
     "dcase_synthesize": Long(
-        nothing, "data --machines 1 --train 3 --normal 1 --anomaly 1 --seconds 2.05", ("data/**/*.*",)
+        nothing, "data --machines 1 --train 3 --normal 1 --anomaly 1 --seconds 2.05", "data", ("data/**/*.*",)
     ),
     "dcase_train_vqvae": Long(
-        machines, "data fan --epochs 4 --batch_size 4 --device cpu --checkpoints networks", ("networks/**/*.pt",)
+        machines,
+        "data fan --epochs 4 --batch_size 4 --device cpu --checkpoints networks",
+        "networks/stage1/fan/training",
+        ("networks/**/*.pt",),
     ),
-    "dcase_study": Long(machines, "data --out study", ("study/**/*.*",)),
-    "anomaly_nb_tour": Long(nothing, "--quick --out tour", ("tour/index.html", "tour/chapters/*")),
+    "dcase_study": Long(machines, "data --out study", "study", ("study/**/*.*",)),
+    "anomaly_nb_tour": Long(nothing, "--quick --out tour", "tour", ("tour/index.html", "tour/chapters/*")),
 }
 CLOCKED = ("time", "seconds", "memory", "gpu", "cpu_usage", "ram_usage", "duration")  # columns that no two runs share
 
