@@ -7,6 +7,7 @@ __all__ = ['Audio', 'HTK', 'SLANEY', 'AudioInfo', 'audio_info', 'resample', 'rea
            'griffin_lim']
 
 # %% ../nbs/04_audio.ipynb #35a448ad
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import resample_poly
 
-from .core import DataError, FloatArray, atomic_path
+from .core import DataError, FloatArray, atomic_path, reading
 
 # %% ../nbs/04_audio.ipynb #bbc140eb
 Audio = npt.NDArray[np.float32]
@@ -52,6 +53,8 @@ def audio_info(
         raise DataError(f"{path}: truncated, {size} of {promised} bytes. Copy the file again.")
     if info.frames == 0:
         raise DataError(f"{path}: no sound in it, only a header. Drop the file or record it again.")
+    if not 100 <= info.samplerate <= 1_000_000:  # a damaged header; resampling from it would fill the memory
+        raise DataError(f"{path}: a sample rate of {info.samplerate} Hz. Copy the file again, or correct its header.")
     return AudioInfo(info.samplerate, info.channels, info.frames)
 
 # %% ../nbs/04_audio.ipynb #115c136f
@@ -74,10 +77,8 @@ def read_audio(
     info = audio_info(path)
     if not 0 <= channel < info.channels:
         raise DataError(f"{path}: has {info.channels} channels, so there is no channel {channel}. Count from 0.")
-    try:
+    with reading(path, "Damaged: copy the file again."):
         audio, _ = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise DataError(f"{path}: damaged ({error}). Copy the file again.") from error
     if not np.isfinite(audio).all():
         raise DataError(f"{path}: holds NaN or infinite samples. Record or convert the file again.")
     chosen = np.ascontiguousarray(audio[:, channel])
@@ -90,8 +91,11 @@ def write_audio(
     sample_rate: int = 16000,  # Hz
 ) -> None:
     "Write 16-bit sound (OGG: compressed), the file whole or not at all. The level is not changed."
+    buffer = io.BytesIO()  # libsndfile says of a full disk only that there was an error
+    samples, kind = np.clip(np.asarray(audio, np.float32), -1, 1), Path(path).suffix[1:].upper()
+    soundfile.write(buffer, samples, sample_rate, format=kind)
     with atomic_path(path) as temporary:
-        soundfile.write(str(temporary), np.clip(np.asarray(audio, np.float32), -1, 1), sample_rate)
+        temporary.write_bytes(buffer.getvalue())
 
 # %% ../nbs/04_audio.ipynb #e4166c79
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'STYLE', 'DataError', 'command
            'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
+import hashlib
 import inspect
 import json
 import logging
@@ -51,10 +52,12 @@ def reading(
     source: object,  # the file's name, or whatever else tells where the data come from
     remedy: str,  # what was expected, or what to do
 ) -> Iterator[None]:
-    "Turn whatever goes wrong inside into a `DataError` that names the source."
+    "Turn whatever goes wrong inside into a `DataError` that names the source, once."
     try:
         yield
     except Exception as error:
+        if isinstance(error, DataError) and str(error).startswith(str(source)):
+            raise
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DataError(f"{source}: {reason.rstrip('.')}. {remedy}") from error
 
@@ -101,7 +104,7 @@ def atomic_path(
 ) -> Iterator[Path]:  # a temporary path beside it, to be written inside the `with` block
     "Write a file whole or not at all. Raises `DataError` when the folder cannot be written or the disk is full."
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -112,6 +115,15 @@ def atomic_path(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #e3b6a914
+def _sweep(folder: Path) -> None:
+    "Remove what killed runs left half written, but not below folders that have a lock of their own."
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(place) / name / ".lock").exists()]
+        for name in names:
+            if name.startswith(".") and Path(name).stem.endswith(".part"):
+                (Path(place) / name).unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #a5eaf576
 @contextmanager
@@ -126,6 +138,7 @@ def folder_lock(
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
+        _sweep(folder)
     except Timeout as error:
         raise DataError(f"{folder}: another run works here. Wait for it, stop it, or choose another folder.") from error
     except (OSError, NotImplementedError) as error:
@@ -292,8 +305,10 @@ def save_state(
 
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     others = {name: value for name, value in state.items() if name not in arrays}
+    content = save(arrays)
+    others["sha256"] = hashlib.sha256(content).hexdigest()
     with atomic_path(Path(folder) / "state.safetensors") as path:
-        path.write_bytes(save(arrays))
+        path.write_bytes(content)
     with atomic_path(Path(folder) / "detector.json") as path:
         path.write_text(json.dumps(others, indent=1), encoding="utf-8")
 
@@ -302,7 +317,7 @@ def load_state(
     folder: Path | str,  # as written by `save_state`
 ) -> dict[str, Any]:  # arrays and values by name
     "Read what `save_state` wrote. Raises `DataError` for a missing or damaged file."
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     folder = Path(folder)
     for name in ("detector.json", "state.safetensors"):
@@ -310,4 +325,7 @@ def load_state(
             raise DataError(f"{folder}: no saved detector here ({folder / name} is missing). Check the path.")
     with reading(folder, "The saved detector is damaged: save it again."):
         others = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-        return {**others, **load_file(folder / "state.safetensors")}
+        content = (folder / "state.safetensors").read_bytes()
+        if others.pop("sha256", None) not in (None, hashlib.sha256(content).hexdigest()):
+            raise DataError("state.safetensors is not the one that was saved with detector.json")
+        return {**others, **load(content)}

@@ -47,7 +47,7 @@ class ArrayFile:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, fortran, self.dtype = read(file)
             self._start = file.tell()
-        if fortran or self.dtype.hasobject or not self.shape:
+        if fortran or self.dtype.hasobject or self.dtype.subdtype or not self.shape or min(self.shape) < 0:
             raise DataError(f"{path}: rows can be read only from plain arrays in C order. Save it anew with np.save.")
 
     def _open(self) -> Any:
@@ -73,7 +73,7 @@ class ArrayFile:
             data = file.read(count * width)
             if len(data) < count * width:
                 raise DataError(f"ends within row {start + len(data) // max(width, 1)}")
-        return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+            return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 # %% ../nbs/06_scale.ipynb #a12fe0a3
 @runtime_checkable
@@ -306,11 +306,13 @@ def run_on_cluster(
     from distributed.scheduler import KilledWorker
 
     lost, waiting, flying = (FuturesCancelledError, CommClosedError, OSError), iter(work), dict[Any, Chunk]()
+    threads, asked = 1, 0.0  # workers come and go, so they are counted each second
     try:
         while True:
             try:
-                room = max(2 * sum(client.nthreads().values()), 2) - len(flying)
-                for chunk in itertools.islice(waiting, max(room, 0)):
+                if time.monotonic() > asked + 1:
+                    threads, asked = sum(client.nthreads().values()), time.monotonic()
+                for chunk in itertools.islice(waiting, max(2 * max(threads, 1) - len(flying), 0)):
                     flying[client.submit(task, chunk, pure=False)] = chunk
                 if not flying:
                     return
@@ -398,7 +400,8 @@ def _record(line: str) -> dict[str, Any] | None:
         return None
     whole = all(isinstance(record.get(name), kind) for name, kind in KINDS.items())
     whole = whole and all(isinstance(failure, list) and len(failure) == 3 for failure in record["failed"])
-    return record if "function" in record or (whole and Path(record["file"]).name == record["file"]) else None
+    whole = whole and record["rows"] >= 0 and Path(record["file"]).name == record["file"]
+    return record if whole or ("function" in record and "chunk" not in record) else None
 
 # %% ../nbs/06_scale.ipynb #0d2976fc
 def describe_source(source: Source) -> str:
@@ -425,8 +428,6 @@ def open_job(
 ) -> list[int]:  # numbers of the chunks that are done
     "Begin a folder or go on in it. Raises `DataError` if it holds another job."
     path = out / MANIFEST
-    for leftover in itertools.chain(out.glob(".[0-9]*"), out.glob(f".{path.stem}.*")):
-        leftover.unlink(missing_ok=True)  # a killed run's temporary files
     known = Shards(out) if path.exists() else None
     if known is not None and known.job and known.job != job:
         changed = ", ".join(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'Loss', 'place_of_process', 'EpochSampler', 'SeedEachStep', 'History', 'EveryEpochs', 'LastCheckpoint',
-           'NetworkModule', 'train_module', 'train', 'device_options', 'write_weights', 'read_weights', 'fit_weights']
+           'read_weights', 'NetworkModule', 'train_module', 'train', 'device_options', 'write_weights', 'fit_weights']
 
 # %% ../nbs/03_training.ipynb #e52eb0a3
 import io
@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -26,7 +27,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .core import DataError, atomic_path, folder_lock, generator
+from .core import DataError, atomic_path, folder_lock, generator, reading
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 def place_of_process() -> tuple[int, int]:  # number of this process, number of all
@@ -139,6 +140,23 @@ class LastCheckpoint(Checkpoint):
             part.unlink(missing_ok=True)
             raise DataError(f"{self.path}: not written ({error.strerror or error}). Free some space.") from error
 
+# %% ../nbs/03_training.ipynb #d90b7e31
+def read_weights(
+    path: Path | str,  # a file written by `torch.save`
+) -> Any:  # what is in it: usually a dict of tensors
+    "Load a checkpoint without running code in it. Raises `DataError` for a missing, damaged or unsafe file."
+    try:
+        if zipfile.is_zipfile(path):  # files of PyTorch's first years are none
+            with zipfile.ZipFile(path) as archive:
+                if (name := archive.testzip()) is not None:
+                    raise DataError(f"{name} differs from its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such checkpoint. Check the path and the epoch in the name.") from error
+    except Exception as error:  # torch.load raises many kinds for damaged files
+        what = f"not a readable checkpoint, damaged or unsafe ({type(error).__name__})"
+        raise DataError(f"{path}: {what}. Copy it again, or delete it and train again.") from error
+
 # %% ../nbs/03_training.ipynb #44a3037a
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -201,9 +219,14 @@ def _first() -> bool:
 def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     "Write `run.json` or compare with the one that is there; the checkpoint to go on from, if any."
     known, last = folder / "run.json", folder / "last.ckpt"
-    if known.exists() and (before := json.loads(known.read_text())) != settings:
-        changed = ", ".join(sorted(name for name in settings if before.get(name) != settings[name]))
-        raise DataError(f"{folder}: holds a run with other settings ({changed}). Choose another folder or delete it.")
+    if known.exists():
+        with reading(known, "Delete it if the settings are those of the run before."):
+            before = dict(json.loads(known.read_text(encoding="utf-8")))
+        if changed := ", ".join(sorted(name for name in settings if before.get(name) != settings[name])):
+            what = f"holds a run with other settings ({changed})"
+            raise DataError(f"{folder}: {what}. Choose another folder or delete it.")
+    if last.exists():
+        read_weights(last)
     with atomic_path(known) as path:
         path.write_text(json.dumps(settings, indent=1))
     return last if last.exists() else None
@@ -335,18 +358,6 @@ def write_weights(
         temporary.write_bytes(buffer.getvalue())
 
 
-def read_weights(
-    path: Path | str,  # a file written by `torch.save`
-) -> Any:  # what is in it: usually a dict of tensors
-    "Load a checkpoint without running code in it. Raises `DataError` for a missing, damaged or unsafe file."
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such checkpoint. Check the path and the epoch in the name.") from error
-    except Exception as error:  # torch.load raises many kinds for damaged files
-        raise DataError(f"{path}: not a readable checkpoint, damaged or unsafe ({type(error).__name__}).") from error
-
-
 def fit_weights(
     network: nn.Module,  # gets the weights
     state: Any,  # tensors by name
@@ -355,6 +366,6 @@ def fit_weights(
     "Put weights into a network. Raises `DataError` when names or shapes differ."
     try:
         network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except Exception as error:  # whatever stands where tensors should be
         first = str(error).strip().splitlines()[-1].strip()
         raise DataError(f"{source}: its weights do not fit this {type(network).__name__}. {first}") from error

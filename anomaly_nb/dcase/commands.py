@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from fastcore.script import call_parse
 
-from ..core import DataError, atomic_path, command_line
+from ..core import DataError, atomic_path, command_line, folder_lock
 from .data import OFFICIAL_COUNTS, DCASEFolder, unpack_motor
 from .machines import MACHINE_TYPES
 from .machines import synthesize_machines as synthesize
@@ -64,7 +64,7 @@ def dcase_synthesize(
     full: bool = False,  # As many clips as the official development set
 ) -> None:
     "Write machines with known faults in the layout of DCASE Task 2. Example: dcase_synthesize machines --types fan"
-    with command_line():
+    with command_line(), folder_lock(root):
         parts = []
         for name in _names(types) or list(MACHINE_TYPES):
             counts = (machines, train, normal, anomaly)
@@ -125,7 +125,7 @@ def dcase_study(
     from anomaly_nb.dcase.study import SpectrogramStudy
     from anomaly_nb.dcase.vqvae import study_residuals
 
-    with command_line(), tempfile.TemporaryDirectory() as folder:
+    with command_line(), folder_lock(out), tempfile.TemporaryDirectory() as folder:
         source = unpack_motor(folder) if root == "motor" and not Path(root).exists() else Path(root)
         engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler or None}
         report = SpectrogramStudy(source, _names(types)).run(out, **engine)

@@ -92,7 +92,7 @@ class MaskPrior:
             names = Patch.__dataclass_fields__
             patches = tuple(Patch(**{name: patch[name] for name in names}) for patch in state.pop("patches"))
             return cls(**{**state, "patches": patches, "together": tuple(state["together"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # whatever stands in the file
             raise DataError(f"{path}: not a mask prior ({error!r}). Write one with MaskPrior.save().") from error
 
     def draw(

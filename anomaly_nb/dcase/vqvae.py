@@ -10,6 +10,7 @@ __all__ = ['logger', 'PRESETS', 'nearest_codes', 'Codebook', 'Residual', 'Encode
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, LogMel
-from ..core import DataError, atomic_path
+from ..core import DataError, atomic_path, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
 from ..training import fit_weights, read_weights, train
@@ -248,6 +249,12 @@ class _KeepBest(Callback):
             self.loss, self.epoch = loss, trainer.current_epoch + 1
             self.weights = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loss, self.epoch, self.weights = state_dict["loss"], state_dict["epoch"], state_dict["weights"]
+
 # %% ../../nbs/dcase/05_vqvae.ipynb #19239c00
 def checkpoint_path(
     checkpoints: Path | str,  # folder of all checkpoints
@@ -278,6 +285,7 @@ def train_vqvae(
     torch.manual_seed(seed)
     network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
     held = torch.arange(len(dataset)) % max(len(dataset) // max(len(dataset) // 10, 1), 2) == 1
+    target = checkpoint_path(checkpoints, machine_type)
     train(
         network,
         vqvae_loss,
@@ -286,6 +294,8 @@ def train_vqvae(
         batch_size=batch_size,
         optimizer=partial(torch.optim.Adam, lr=learning_rate),
         validation=Pieces(dataset.data[held]),
+        folder=target.with_name("training"),
+        run={"learning_rate": learning_rate, "data": sha256(dataset.data.numpy().tobytes()).hexdigest()},
         seed=seed,
         callbacks=[best],
         **options,
@@ -293,7 +303,6 @@ def train_vqvae(
     size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
     about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
     state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
-    target = checkpoint_path(checkpoints, machine_type)
     with atomic_path(target) as path:
         torch.save(state, path)
     return target
@@ -312,11 +321,10 @@ class Rebuilder:
                 f"{path}: not a checkpoint of train_vqvae (weights, mean and std). Train the network again."
             )
         kept: dict[str, Any] = state.get("size", PRESETS["full"])
-        size: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()
-        }
-        self.mean, self.std = float(state["mean"]), float(state["std"])
-        self.network = VQ_VAE_2Layer(**size).eval()
+        with reading(path, "Not a checkpoint of train_vqvae: train the network again."):
+            size: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in kept.items()}
+            self.mean, self.std = float(state["mean"]), float(state["std"])
+            self.network = VQ_VAE_2Layer(**size).eval()
         fit_weights(self.network, state["model_state_dict"], path)
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 
-from ..core import DataError, atomic_path, html_card
+from ..core import DataError, atomic_path, html_card, reading
 from .samples import picture_grid, to_levels
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #a7e8cb43
@@ -168,10 +168,8 @@ class RunTables(NamedTuple):
 
 
 def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
-    try:
+    with reading(path, "This is not a readable table."):
         table = pd.read_csv(path).replace([np.inf, -np.inf], np.nan)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable table ({error}).") from error
     missing = [name for name in needed if name not in table or not pd.api.types.is_numeric_dtype(table[name])]
     if missing or len(table) == 0:
         raise DataError(f"{path}: {'no rows' if not missing else 'no numbers in ' + ', '.join(missing)}.")
@@ -187,7 +185,8 @@ def read_run(
     folder = Path(folder)
     needed = ("epoch", "avg_generator_loss", "avg_discriminator_loss")
     epochs = _read_csv(folder / metrics_dir / "epoch_statistics.csv", needed).sort_values("epoch")
-    parts = [_read_csv(p) for p in folder.glob("single_epochs_statistics/epoch_*/epoch_*_iterations.csv")]
+    tables = folder.glob("single_epochs_statistics/epoch_*/epoch_*_iterations.csv")
+    parts = [_read_csv(path, ("iteration",)) for path in tables]
     iterations = pd.concat(parts).sort_values("iteration", ignore_index=True) if parts else pd.DataFrame()
     checkpoints = folder / metrics_dir / "checkpoint_metrics.csv"
     quality = _read_csv(checkpoints) if checkpoints.is_file() else pd.DataFrame()
@@ -262,10 +261,8 @@ def plot_samples(
         return None
     fig, axes = plt.subplots(1, len(paths), figsize=(2.6 * len(paths), 2.8), layout="constrained", squeeze=False)
     for ax, path in zip(axes[0], paths, strict=True):
-        try:
+        with reading(path, "These are no samples."):
             pictures = to_levels(np.load(path, allow_pickle=False)[:count], str(path))
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: not samples ({error}).") from error
         ax.imshow(picture_grid(pictures[:, ::-1]).squeeze(), cmap="magma", vmin=0, vmax=255)
         ax.set(xticks=[], yticks=[], title=path.stem.replace("_", " "), xlabel="time")
     axes[0, 0].set_ylabel("frequency")

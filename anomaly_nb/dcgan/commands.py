@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.script import anno_parser
 
 from ..audio import Audio, write_audio
-from ..core import DataError, IntArray, atomic_path, command_line
+from ..core import DataError, IntArray, atomic_path, command_line, folder_lock
 from .config import DCGANConfig, explain_config, list_configs, load_config
 
 # %% ../../nbs/dcgan/12_commands.ipynb #32c67df5
@@ -61,7 +61,8 @@ def prepare(
     with command_line():
         frame = n_fft or (512 if representation == "hybrid" else 1024)
         form = SpectrogramFormat(image_size, representation, sample_rate, frame, hop or frame // 4, db_range)  # type: ignore[arg-type]
-        table = prepare_folder(audio_folder, out, form, overlap)
+        with folder_lock(out):
+            table = prepare_folder(audio_folder, out, form, overlap)
         logger.info("%d pictures of %d recordings, listed in %s", len(table), table["source"].nunique(), out / METADATA)
 
 
@@ -150,13 +151,14 @@ def run_training(
 
     folder = config.output_folder
     quality = training_quality(config)
-    with ResourceMonitor(folder=folder.parent if folder.parent.exists() else ".") as monitor:
-        summary = train_dcgan(config, quality=quality, resources=monitor.epoch_row)
-    write_resources(monitor.table(), folder / "resource_monitoring.json")
-    if figures:
-        write_plots(folder)
-    if summary["status"] != "diverged":
-        write_summary(folder)
+    with folder_lock(folder):
+        with ResourceMonitor(folder=folder) as monitor:
+            summary = train_dcgan(config, quality=quality, resources=monitor.epoch_row)
+        write_resources(monitor.table(), folder / "resource_monitoring.json")
+        if figures:
+            write_plots(folder)
+        if summary["status"] != "diverged":
+            write_summary(folder)
     return summary
 
 
@@ -260,7 +262,8 @@ def generate_sounds(
 ) -> None:
     "Generate engines: pictures and sound. Example: dcgan_generate output_dcgan/checkpoints/best_model.tar"
     with command_line():
-        pictures = generate(checkpoint, out, number, seed, iterations, not no_sound)
+        with folder_lock(out):
+            pictures = generate(checkpoint, out, number, seed, iterations, not no_sound)
         logger.info("%d pictures are in %s", len(pictures), Path(out) / "samples.npy")
 
 

@@ -231,7 +231,7 @@ def _checked(
             if value not in kinds or isinstance(value, bool) != isinstance(kinds[0], bool):
                 raise DataError(f"{where} is {value!r}; it can be {' or '.join(map(repr, kinds))}.")
             continue
-        if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+        if isinstance(value, int) and not isinstance(value, bool) and float in kinds and abs(value) < 10**300:
             values[name] = value = float(value)
         if type(value) not in kinds:
             raise DataError(f"{where} is {value!r}; expected {' or '.join(kind.__name__ for kind in kinds)}.")
@@ -265,7 +265,7 @@ def load_config(
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}). Look for a missing comma or quote, or a // comment.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: sections with keys are expected, as in config_template.")

@@ -17,7 +17,7 @@ import torch
 from scipy.signal import resample
 
 from ..audio import Audio, read_audio
-from ..core import DataError, Detector, FloatArray, generator
+from ..core import DataError, Detector, FloatArray, generator, reading
 from .embedding import embed_sounds
 from .engines import band_matched
 from .networks import DCGANDiscriminator
@@ -60,11 +60,12 @@ def load_discriminator(
     content = read_weights(checkpoint)
     if not isinstance(content, dict) or not content.get("format") or "discriminator" not in content:
         raise DataError(f"{checkpoint}: no checkpoint of dcgan_train, or pictures without a known format.")
-    model, recipe = content["config"]["model"], content["config"]["recipe"]
-    norm = "spectral" if recipe["spectral_norm"] else "batch"
-    network = DCGANDiscriminator(model["features_d"], model["image_size"], model["channels"], norm)
-    fit_weights(network, content["discriminator"], checkpoint)
-    return network.eval(), SpectrogramFormat(**content["format"])
+    with reading(checkpoint, "No checkpoint of dcgan_train."):
+        model, recipe = content["config"]["model"], content["config"]["recipe"]
+        norm = "spectral" if recipe["spectral_norm"] else "batch"
+        network = DCGANDiscriminator(model["features_d"], model["image_size"], model["channels"], norm)
+        fit_weights(network, content["discriminator"], checkpoint)
+        return network.eval(), SpectrogramFormat(**content["format"])
 
 # %% ../../nbs/dcgan/08_detector.ipynb #1b4d45ed
 def counterfeits(

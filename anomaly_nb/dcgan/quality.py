@@ -169,7 +169,7 @@ def inception_features(
         ).eval()
         colours = (images.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
         features = torch.cat([network(colour[None], return_features=True) for colour in colours])
-    except RuntimeError as error:
+    except Exception as error:  # whatever another network does with pictures
         raise DataError(f"{weights}: not a TorchScript Inception network. Get inception-2015-12-05.pt.") from error
     return features.double().flatten(1).numpy()
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..core import DataError, atomic_path
+from ..core import DataError, atomic_path, reading
 
 # %% ../../nbs/dcgan/09_samples.ipynb #5664b71e
 Levels = npt.NDArray[np.uint8]
@@ -84,10 +84,8 @@ def _plan(
     upright: bool,
 ) -> dict[Path, Levels]:  # pictures by their files
     "What a file of samples becomes."
-    try:
+    with reading(path, "This is not a readable .npy file. Check the path."):
         samples = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a readable .npy file ({error}). Check the path.") from error
     if not isinstance(samples, np.ndarray):
         raise DataError(f"{path}: an archive of arrays; expected one array in a .npy file.")
     pictures, base = to_levels(samples, str(path)), (output or path.parent) / path.stem

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..audio import Audio, griffin_lim, read_audio, resample
-from ..core import DataError, Described, FloatArray, atomic_path, html_card
+from ..core import DataError, Described, FloatArray, atomic_path, html_card, reading
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #ff04d8c7
 Kind = Literal["hybrid", "mel", "resize"]
@@ -270,10 +270,8 @@ def _listed(folder: Path, spectrograms: str, metadata: str) -> tuple[list[Path],
         place = folder / spectrograms if (folder / spectrograms).is_dir() else folder
         found = [path for pattern in ("*", "*/*") for path in place.glob(pattern) if path.suffix.lower() in _PICTURES]
         return sorted(found), None
-    try:
+    with reading(folder / metadata, "Not a readable table: run dcgan_prepare again."):
         table = pd.read_csv(folder / metadata)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder / metadata}: not a readable table ({error}). Run dcgan_prepare again.") from error
     for column in (*_FULL, *_NAMES):
         if column in table:
             base = folder if column in _FULL else folder / spectrograms
@@ -288,7 +286,9 @@ def read_picture(
     "One grey picture. Raises `DataError` when it is missing, damaged, not square, or an array out of range."
     from PIL import Image
 
-    try:
+    if not path.exists():
+        raise DataError(f"{path}: listed, but not there. Run dcgan_prepare again.")
+    with reading(path, "Not a readable picture: run dcgan_prepare again."):
         if path.suffix.lower() == ".npy":
             array = np.squeeze(np.load(path, allow_pickle=False))
             if array.ndim != 2 or not (np.min(array) >= 0 and np.max(array) <= 1):
@@ -296,12 +296,6 @@ def read_picture(
             image = Image.fromarray(np.round(array[::-1] * 255).astype(np.uint8))
         else:
             image = Image.open(path).convert("L")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: listed, but not there. Run dcgan_prepare again.") from error
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a readable picture ({error}). Run dcgan_prepare again.") from error
     if image.width != image.height:
         raise DataError(f"{path}: {image.width} by {image.height} pixels; image_size asks for squares of {size}.")
     return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS))[::-1]
@@ -335,11 +329,13 @@ class SpectrogramDataset(Described, Dataset[Tensor]):
         if len(rows) > 1:
             raise DataError(f"The table mixes {len(rows)} formats. Prepare all recordings with the same settings.")
         values: dict[str, Any] = {name: rows[name].iloc[0] for name in names}
-        if int(values["size"]) != image_size:
-            logger.warning("Pictures of %s are resampled to %d: no sound can be made.", values["size"], image_size)
+        with reading("The table of the pictures", "Run dcgan_prepare again."):
+            whole = {name: int(values[name]) for name in ("size", "sample_rate", "n_fft", "hop")}
+            form = SpectrogramFormat(**{**values, **whole, "db_range": float(values["db_range"])})
+        if form.size != image_size:
+            logger.warning("Pictures of %s are resampled to %d: no sound can be made.", form.size, image_size)
             return None
-        whole = {name: int(values[name]) for name in ("size", "sample_rate", "n_fft", "hop")}
-        return SpectrogramFormat(**{**values, **whole, "db_range": float(values["db_range"])})
+        return form
 
     def pictures(self, indices: Sequence[int] | slice = slice(None)) -> Audio:
         "Pictures `(n, 1, size, size)` in [0, 1]."

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..audio import Audio
-from ..core import DataError, FloatArray, atomic_path, generator
+from ..core import DataError, FloatArray, atomic_path, generator, reading
 from .augmentation import AveragedGenerator, augment
 from .config import ConvergenceConfig, DCGANConfig, load_config
 from .convergence import ConvergenceDetector, detector_state, restore_detector
@@ -237,11 +237,12 @@ def load_networks(
     content = read_weights(path)
     if not isinstance(content, dict) or not {"generator", "generator_raw", "discriminator", "config"} <= set(content):
         raise DataError(f"{path}: no checkpoint of dcgan_train; it lacks generator, discriminator or config.")
-    painter, judge = build_networks(DCGANConfig().with_values(**content["config"]))
-    fit_weights(painter, content["generator_raw" if raw else "generator"], path)
-    fit_weights(judge, content["discriminator"], path)
-    kept = content.get("format")
-    return painter.eval(), judge.eval(), None if kept is None else SpectrogramFormat(**kept)
+    with reading(path, "No checkpoint of dcgan_train."):
+        painter, judge = build_networks(DCGANConfig().with_values(**content["config"]))
+        fit_weights(painter, content["generator_raw" if raw else "generator"], path)
+        fit_weights(judge, content["discriminator"], path)
+        kept = content.get("format")
+        return painter.eval(), judge.eval(), None if kept is None else SpectrogramFormat(**kept)
 
 # %% ../../nbs/dcgan/11_training.ipynb #787f44a8
 Row = dict[str, Any]

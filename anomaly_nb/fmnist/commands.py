@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
 
-from ..core import DataError, atomic_path, command_line
+from ..core import DataError, atomic_path, command_line, folder_lock
 from ..datasets import sample_path
 from .data import Protocol, load_fashion_mnist, load_subset, make_protocol
 
@@ -69,10 +69,11 @@ def fmnist_train(
         options = {"features": features} if features else None
         detector = ImageDetector(model, loss, score=score, options=options, seed=seed, **settings)
         images = [image for part in (task.train, task.validation) for image in part]
-        detector.fit(images, learning_rate=lr, patience=patience, device=device, folder=folder / "logs")
-        detector.save(folder)
-        if onnx:
-            detector.export_onnx(folder / "detector.onnx")
+        with folder_lock(folder):
+            detector.fit(images, learning_rate=lr, patience=patience, device=device, folder=folder / "logs")
+            detector.save(folder)
+            if onnx:
+                detector.export_onnx(folder / "detector.onnx")
         logger.info("score %s, threshold %.3g; the detector is in %s", detector.score_, detector.threshold_, folder)
 
 # %% ../../nbs/fmnist/16_commands.ipynb #3376c1ff

@@ -39,8 +39,10 @@ def read_idx(
     "Read one published file. Raises `DataError` if it is missing, damaged or not the published content."
     path = Path(path)
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            content = file.read(50_000_000)  # more than the largest of them
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}). Fetch the file again.") from error
     expected = MD5.get(path.name.removesuffix(".gz"))
@@ -99,7 +101,7 @@ def load_subset(
     "The bundled part of a split, in the published order."
     if split not in FILES:
         raise DataError(f"There is no split {split!r}; Fashion-MNIST has train and test.")
-    with np.load(sample_path("fmnist/subset.npz")) as arrays:
+    with np.load(sample_path("fmnist/subset.npz"), allow_pickle=False) as arrays:
         return arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
 
 # %% ../../nbs/fmnist/00_data.ipynb #69c22bbc

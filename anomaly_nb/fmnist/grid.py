@@ -43,11 +43,14 @@ def read_grid(
     "Read a grid. Raises `DataError` for a file that is missing, damaged, or names what does not exist."
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: no readable grid ({error}).") from error
     models, losses = content.get("models"), content.get("losses")
     if not models or not losses:
         raise DataError(f"{path}: a grid has the tables [models] and [losses]. Add what is missing.")
+    for name, table in {"models": models, "losses": losses}.items():
+        if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
+            raise DataError(f"{path}: [{name}] holds a table for each row. Write NAME = {{ ... }}.")
     return models, losses
 
 # %% ../../nbs/fmnist/15_grid.ipynb #8c46fbd2

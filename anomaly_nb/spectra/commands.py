@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from ..core import DataError, atomic_path, command_line, folder_lock
+from ..core import DataError, atomic_path, command_line, folder_lock, reading
 from ..scale import decode, outcomes
 from .baseline import ResidualDetector, SpectrumPCA
 from .benchmark import simulate_spectra
@@ -103,7 +103,8 @@ def spectra_train(
                 components, epochs, contamination=contamination, seed=seed, folder=str(out / "training")
             )
         )
-        detector.fit(spectra).save(out)
+        with folder_lock(out):
+            detector.fit(spectra).save(out)
         logger.info("%d spectra, threshold %.3f, kept in %s", len(spectra), detector.threshold_, out)
 
 # %% ../../nbs/spectra/12_commands.ipynb #b674449d
@@ -112,8 +113,8 @@ def load_detector(
 ) -> tuple[ResidualDetector, str]:  # the detector and its fingerprint
     "A detector of either kind. Raises `DataError` if there is none."
     try:
-        kind = json.loads((folder / "detector.json").read_text()).get("detector")
-    except (OSError, ValueError) as error:
+        kind = dict(json.loads((folder / "detector.json").read_text())).get("detector")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{folder}: no trained detector here. Run spectra_train --out {folder} first.") from error
     if kind == "SpectrumPCA":
         detector: ResidualDetector = SpectrumPCA.load(folder)
@@ -170,6 +171,12 @@ def judge_files(
     return pd.DataFrame({"result": rows})
 
 
+def _read_json(path: Path, *keys: str) -> dict[str, Any]:
+    with reading(path, "Delete this file and run the command again."):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in keys}
+
+
 def _kept(out: Path, file: Path) -> Path:
     "Where the result of a file is."
     return out / "results" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
@@ -220,7 +227,7 @@ def spectra_detect(
     with command_line(), folder_lock(out):
         detector, fingerprint = load_detector(model)
         run, files = out / "run.json", [file.resolve() for file in spectra_files(source)]
-        if run.exists() and (known := json.loads(run.read_text())["model"]) != fingerprint:
+        if run.exists() and (known := _read_json(run, "model")["model"]) != fingerprint:
             raise DataError(f"{out}: holds results of another model ({known}). Choose another --out or delete it.")
         _write_json(run, {"model": fingerprint})
         engine = {"workers": workers, "scheduler": scheduler or None, "chunk_size": chunk_size}
@@ -228,7 +235,7 @@ def spectra_detect(
         records: list[dict[str, Any]] = []
         for file in files:
             if _kept(out, file).exists():
-                result = json.loads(_kept(out, file).read_text())
+                result = _read_json(_kept(out, file), "records", "skipped")
                 skipped |= result["skipped"]
                 records += result["records"]
                 odd = [record["id"] for record in result["records"] if record["is_anomaly"]]

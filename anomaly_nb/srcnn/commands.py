@@ -109,7 +109,9 @@ def read_windows(
         labels = check_values([pair[1] for pair in pairs], f"{path}, labels", ndim=2)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing. Run srcnn_generate_data first.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, IndexError, KeyError) as error:
+    except DataError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: not a file of windows ({error}). Run srcnn_generate_data again.") from error
     if windows.shape[1] != window or labels.shape != windows.shape:
         raise DataError(f"{path}: has windows of {windows.shape[1]} points, not {window}. Generate the data again.")

@@ -121,7 +121,7 @@ def read_network(
     weights = read_weights(path)
     try:
         network = SRCNNNetwork(int(weights["fc2.bias"].shape[0]))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever stands where the weights should be
         raise DataError(f"{path}: these are not the weights of an SRCNNNetwork. Choose a srcnn_*.bin.") from error
     fit_weights(network, weights, path)
     return network.eval()
