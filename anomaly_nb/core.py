@@ -131,6 +131,9 @@ def folder_lock(
     folder: Path | str,  # made where missing
 ) -> Iterator[None]:
     "Keep a folder for this run. Raises `DataError` if another run has it, or if it cannot be written."
+    if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0":
+        yield  # a process that Lightning started beside the first one, which has the lock
+        return
     from filelock import FileLock, Timeout
 
     folder = Path(folder)

@@ -211,11 +211,6 @@ def _quiet() -> Iterator[None]:
             each.setLevel(level)
 
 
-def _first() -> bool:
-    "Is this the process that the user started, and not one that Lightning started beside it?"
-    return os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
-
-
 def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     "Write `run.json` or compare with the one that is there; the checkpoint to go on from, if any."
     known, last = folder / "run.json", folder / "last.ckpt"
@@ -288,7 +283,7 @@ def train_module(
     show = "IN_TEST" not in os.environ if progress is None else progress
     if show:
         hooks.append(TQDMProgressBar(leave=True))
-    with _quiet(), folder_lock(folder) if folder is not None and _first() else nullcontext():
+    with _quiet(), nullcontext() if folder is None else folder_lock(folder):
         trainer = L.Trainer(
             max_epochs=epochs,
             callbacks=hooks,
