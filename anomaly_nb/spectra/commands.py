@@ -84,17 +84,11 @@ def spectra_train(
     components: int = 30,  # Of the linear head
     contamination: float = 0.05,  # Share of normal spectra above the threshold
     seed: int = 0,  # Of everything
-    device: str = "cpu",  # Of the network's training: cpu, auto, cuda, cuda:0, mps
-    devices: int = 1,  # Processors of each machine
-    nodes: int = 1,  # Machines
-    strategy: str = "auto",  # Lightning's way of training on several, for example ddp
 ) -> None:
     "Train a detector on normal spectra and keep it in a folder. Example: spectra_train --simulate 1200 --out model"
     from anomaly_nb.spectra.detector import SpectrumDetector
-    from anomaly_nb.training import device_options
 
     with command_line():
-        options = device_options(device, devices, nodes, strategy)
         if simulate:
             spectra = simulate_spectra(simulate, seed)
         else:
@@ -110,7 +104,7 @@ def spectra_train(
             )
         )
         with folder_lock(out):
-            detector.fit(spectra, **({} if baseline else options)).save(out)
+            detector.fit(spectra).save(out)
         logger.info("%d spectra, threshold %.3f, kept in %s", len(spectra), detector.threshold_, out)
 
 # %% ../../nbs/spectra/12_commands.ipynb #b674449d

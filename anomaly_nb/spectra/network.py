@@ -133,7 +133,8 @@ def train_network(
         schedule=lambda epoch: 0.5 * (1 + math.cos(math.pi * min(epoch / rounds, 1))) + 1e-3,
         folder=folder,
         seed=seed,
-        **({"accelerator": "cpu"} | options),
+        accelerator="cpu",
+        **options,
     )
     return network, history
 
