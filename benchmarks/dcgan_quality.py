@@ -102,6 +102,11 @@ def features(sounds: list[np.ndarray], form: SpectrogramFormat) -> np.ndarray:
     return embed_sounds([np.asarray(sound, np.float32) for sound in sounds], form.sample_rate)
 
 
+def heard(pictures: np.ndarray, form: SpectrogramFormat) -> list[np.ndarray]:
+    "Sound of pictures by Griffin-Lim iterations, as the measure during a training has it."
+    return list(spectrogram_to_audio(pictures, form, reflection=0))
+
+
 def painted(run: Path, raw: bool, n: int) -> np.ndarray:
     "Pictures of a trained generator."
     network, _, _ = load_networks(run / "checkpoints" / "final_model.tar", raw=raw)
@@ -149,14 +154,14 @@ def measure(work: Path, learn: Path, hold: Path, name: str, seeds: int, n: int =
 
     add("held-out recordings", None, held_out)
     for what, pictures in controls(dataset, n).items():
-        add(what, None, features(list(spectrogram_to_audio(pictures, form)), form))
+        add(what, None, features(heard(pictures, form), form))
     for recipe in RECIPES:
         for seed in range(seeds):
             for raw in (True, False):
                 run = run_folder(work, recipe, seed)
                 if (run / "checkpoints" / "final_model.tar").exists():
-                    sounds = spectrogram_to_audio(painted(run, raw, n), form)
-                    add(f"{recipe}, {'own' if raw else 'averaged'} weights", seed, features(list(sounds), form))
+                    sounds = heard(painted(run, raw, n), form)
+                    add(f"{recipe}, {'own' if raw else 'averaged'} weights", seed, features(sounds, form))
     return pd.DataFrame(rows)
 
 

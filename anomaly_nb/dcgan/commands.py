@@ -118,7 +118,11 @@ def _features(form: Any) -> tuple[Callable[[Audio], Any], str]:
     from anomaly_nb.dcgan.embedding import embed_sounds
     from anomaly_nb.dcgan.spectrograms import spectrogram_to_audio
 
-    return lambda pictures: embed_sounds(spectrogram_to_audio(pictures, form, iterations=30), form.sample_rate), "aisfx"
+    def look(pictures: Audio) -> Any:
+        sounds = spectrogram_to_audio(pictures, form, iterations=30, reflection=0)
+        return embed_sounds(sounds, form.sample_rate)
+
+    return look, "aisfx"
 
 # %% ../../nbs/dcgan/12_commands.ipynb #0dfd05d7
 def _logged(config: DCGANConfig) -> None:
@@ -222,7 +226,7 @@ def generate(
     out: Path | str,  # folder for samples.npy and WAV files
     number: int = 16,  # pictures
     seed: int = 0,  # of the noise
-    iterations: int = 60,  # of Griffin-Lim
+    iterations: int = 60,  # for the phases
     sound: bool = True,  # write WAV files
 ) -> Audio:  # (number, 1, size, size) in [0, 1]
     "Paint pictures and make them sound. Raises `DataError` for a foreign checkpoint, or sound of an unknown format."
@@ -257,7 +261,7 @@ def generate_sounds(
     out: str = "generated",  # Folder for samples.npy and the WAV files
     number: int = 16,  # Pictures
     seed: int = 0,  # Of the noise
-    iterations: int = 60,  # Of Griffin-Lim
+    iterations: int = 60,  # For the phases
     no_sound: bool = False,  # Only write the pictures
 ) -> None:
     "Generate engines: pictures and sound. Example: dcgan_generate output_dcgan/checkpoints/best_model.tar"

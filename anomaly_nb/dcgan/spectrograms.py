@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Kind', 'logger', 'METADATA', 'SUFFIXES', 'row_bank', 'SpectrogramFormat', 'Spectrograms', 'audio_to_spectrograms',
-           'rows_to_magnitude', 'spectrogram_to_audio', 'spectral_convergence', 'recordings_in', 'prepare_folder',
-           'read_picture', 'SpectrogramDataset']
+           'rows_to_magnitude', 'reflected_phases', 'spectrogram_to_audio', 'spectral_convergence', 'recordings_in',
+           'prepare_folder', 'read_picture', 'SpectrogramDataset']
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #45105e6b
 import logging
@@ -165,12 +165,43 @@ def rows_to_magnitude(
     return torch.as_tensor(guess)
 
 
+def reflected_phases(
+    magnitude: Tensor,  # (b, bins, T) amplitudes
+    hop: int,  # samples between frames
+    length: int,  # samples of the sound
+    iterations: int = 60,  # of them the last fifth is Griffin-Lim without momentum
+    reflection: float = 0.8,  # step β of the iteration
+    seed: int = 0,  # of the first phases
+) -> Tensor:  # (b, length) sound
+    "Sound whose short-time spectra have about these magnitudes, by relaxed reflections."
+    n_fft = 2 * (magnitude.shape[-2] - 1)
+    window = torch.hann_window(n_fft)
+
+    def nearest_sound(spectra: Tensor) -> Tensor:
+        sound = torch.istft(spectra, n_fft, hop, window=window, length=length)
+        return torch.stft(sound, n_fft, hop, window=window, return_complex=True)
+
+    def nearest_magnitude(spectra: Tensor) -> Tensor:
+        return magnitude * spectra / spectra.abs().clamp_min(1e-16)
+
+    angles = 2 * torch.pi * torch.rand(magnitude.shape[-2:], generator=torch.Generator().manual_seed(seed))
+    spectra = magnitude * torch.polar(torch.ones_like(angles), angles)
+    downhill = iterations // 5
+    for _ in range(iterations - downhill):
+        sound = nearest_sound(spectra)
+        spectra = spectra + reflection * (nearest_magnitude(2 * sound - spectra) - sound)
+    for _ in range(1 + downhill):
+        spectra = nearest_magnitude(nearest_sound(spectra))
+    return torch.istft(spectra, n_fft, hop, window=window, length=length)
+
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #6b6b8f57
 def spectrogram_to_audio(
     spectrogram: npt.ArrayLike,  # (n, 1, size, size), (n, size, size) or (size, size) in [0, 1]
     format: SpectrogramFormat = SpectrogramFormat(),  # of the pictures
     level: npt.ArrayLike | None = None,  # (n,) dB of the brightest points; None gives sound of peak 0.9
-    iterations: int = 60,  # of Griffin-Lim
-    seed: int = 0,  # of its first phases
+    iterations: int = 60,  # for the phases
+    seed: int = 0,  # of the first phases
+    reflection: float = 0.8,  # as in `reflected_phases`; 0 takes Griffin-Lim iterations
 ) -> Audio:  # (n, samples) at the format's rate
     "Sound of pictures, a batch at a time. Raises `DataError` for a wrong size or range."
     pictures = torch.as_tensor(np.asarray(spectrogram, np.float32))
@@ -182,7 +213,10 @@ def spectrogram_to_audio(
     top = torch.ones(len(pictures)) if level is None else torch.as_tensor(10 ** (np.asarray(level, np.float32) / 20))
     rows = torch.where(pictures > 0, 10 ** ((pictures - 1) * format.db_range / 20), 0.0) * top[:, None, None]
     magnitude = rows_to_magnitude(rows, format.bank)
-    sound = griffin_lim(magnitude, format.hop, format.samples, iterations, seed=seed)
+    if reflection:
+        sound = reflected_phases(magnitude, format.hop, format.samples, iterations, reflection, seed)
+    else:
+        sound = griffin_lim(magnitude, format.hop, format.samples, iterations, seed=seed)
     if level is None:
         sound = 0.9 * sound / sound.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
     return np.asarray(sound.numpy(), np.float32)
