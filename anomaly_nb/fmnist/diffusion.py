@@ -158,7 +158,7 @@ class Attention(nn.Module):
 class DiffusionUNet(DiffusionModel):
     "A U-Net from 14 to 7 pixels and back that is told the time."
 
-    def __init__(self, width: int = 16, levels: Sequence[int] = (100, 250, 400, 550)) -> None:
+    def __init__(self, width: int = 16, levels: Sequence[int] = (600, 700, 800, 900)) -> None:
         super().__init__(levels)
         time = 4 * width
         self.time = nn.Sequential(nn.Linear(64, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
