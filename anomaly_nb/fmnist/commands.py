@@ -8,6 +8,7 @@ __all__ = ['logger', 'read_task', 'write_table', 'fmnist_train', 'fmnist_evaluat
 # %% ../../nbs/fmnist/16_commands.ipynb #c8ef5088
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from fastcore.script import call_parse
@@ -74,9 +75,10 @@ def fmnist_train(
         options = {"features": features} if features else None
         detector = ImageDetector(model, loss, score=score, options=options, seed=seed, **settings)
         images = [image for part in (task.train, task.validation) for image in part]
-        hardware = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
-        detector.fit(images, learning_rate=lr, patience=patience, folder=folder / "logs", **hardware)
-        if rank_zero_only.rank:
+        training: dict[str, Any] = {"learning_rate": lr, "patience": patience, "folder": folder / "logs"}
+        training |= {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
+        detector.fit(images, **training)
+        if getattr(rank_zero_only, "rank", 0):
             return  # of several processes, the first writes
         detector.save(folder)
         if onnx:
