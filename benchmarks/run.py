@@ -31,6 +31,7 @@ QUALITY = [
     ["spectra_quality"],
     ["dcase_quality"],
     ["dcase_detectors"],
+    ["fmnist_choice"],
     ["fmnist_quality"],
     ["fmnist_memory"],
     ["dcgan_quality", "train"],

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from anomaly_nb.core import DataError
-from anomaly_nb.fmnist import augment, baseline_table, evaluate, load_fashion_mnist, load_subset, make_protocol
+from anomaly_nb.fmnist import augment, evaluate, load_fashion_mnist, load_subset, make_protocol
+from anomaly_nb.fmnist.baselines import BASELINES, baseline_scores
 from anomaly_nb.fmnist.data import DEBIAN, MD5, read_idx
+from anomaly_nb.metrics import roc_auc
 
 published = pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's dataset-fashion-mnist is not installed")
 
@@ -38,18 +40,19 @@ def test_the_subset_is_the_first_of_each_class():
 @published
 @pytest.mark.slow
 def test_baselines_are_the_known_ones():
-    task = make_protocol("original", load_fashion_mnist("train"), load_fashion_mnist("test"))
+    splits = [load_fashion_mnist(split) for split in ("train", "test")]
+    tasks = [make_protocol("original", *splits, seed=seed) for seed in range(5)]  # LOF varies by 0.01 with the draw
     known = {
-        "mean image": 0.574,
-        "PCA": 0.686,
-        "1-NN": 0.704,
-        "HOG + k-NN": 0.766,
-        "Isolation Forest": 0.593,
-        "LOF": 0.660,
+        "mean image": 0.5739,
+        "PCA": 0.6855,
+        "1-NN": 0.7043,
+        "HOG + k-NN": 0.7658,
+        "Isolation Forest": 0.5933,
+        "LOF": 0.6595,
     }
-    measured = baseline_table(task)["roc_auc"]
     for name, value in known.items():
-        assert measured[name] == pytest.approx(value, abs=0.006), name
+        measured = [roc_auc(task.truth, baseline_scores(task, BASELINES[name])[1]) for task in tasks]
+        assert np.mean(measured) == pytest.approx(value, abs=0.005), name
 
 
 def test_other_files(tmp_path):

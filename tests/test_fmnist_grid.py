@@ -109,9 +109,18 @@ def test_train_evaluate(tmp_path):
     assert table["roc_auc"].iloc[-1] == pytest.approx(roc_auc(task.truth, scores))
 
 
+def test_two_processes_make_one_detector(tmp_path):
+    arguments = ["--model", "Autoencoder", "--epochs", 2, "--devices", 2, "--strategy", "ddp", "--save", "both"]
+    trained = command(tmp_path, "fmnist_train", *arguments, "--subset")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.count("the detector is in both") == 1
+    assert ImageDetector.load(tmp_path / "both").threshold_ > 0
+
+
 @pytest.mark.parametrize(
     "name, arguments, message",
     [
+        ("fmnist_train", ["--devices", "0", "--subset"], "0 devices on 1 nodes"),
         ("fmnist_train", ["--model", "CNN", "--subset"], "There is no model 'CNN'"),
         ("fmnist_train", ["--loss", "mse+huber", "--epochs", "1", "--subset"], "['huber'] is unknown"),
         ("fmnist_train", ["--data", "nowhere"], "Name the folder that holds the four Fashion-MNIST files"),

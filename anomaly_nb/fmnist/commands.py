@@ -8,6 +8,7 @@ __all__ = ['logger', 'read_task', 'write_table', 'fmnist_train', 'fmnist_evaluat
 # %% ../../nbs/fmnist/16_commands.ipynb #c8ef5088
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from fastcore.script import call_parse
@@ -53,6 +54,9 @@ def fmnist_train(
     factor: int = 1,  # Times the training images by augmentation
     patience: int = 20,  # Epochs without a better validation loss
     device: str = "cpu",  # cpu, cuda or auto
+    devices: int = 1,  # Processors of each machine
+    nodes: int = 1,  # Machines
+    strategy: str = "auto",  # Lightning's way of training on several, for example ddp
     seed: int = 0,  # Of weights, shuffles, noise and augmentation
     save: str = "",  # Folder of the detector; default runs/fmnist/MODEL
     onnx: bool = False,  # Write detector.onnx beside it
@@ -61,6 +65,8 @@ def fmnist_train(
 ) -> None:
     "Fit a detector to normal images. Example: fmnist_train --model VAE --loss mse+gradient --epochs 30"
     with command_line():
+        from lightning.pytorch.utilities import rank_zero_only
+
         from anomaly_nb.fmnist.detector import ImageDetector
 
         task = read_task(protocol, normal, data, subset)
@@ -69,8 +75,12 @@ def fmnist_train(
         options = {"features": features} if features else None
         detector = ImageDetector(model, loss, score=score, options=options, seed=seed, **settings)
         images = [image for part in (task.train, task.validation) for image in part]
+        training: dict[str, Any] = {"learning_rate": lr, "patience": patience, "folder": folder / "logs"}
+        training |= {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
         with folder_lock(folder):
-            detector.fit(images, learning_rate=lr, patience=patience, device=device, folder=folder / "logs")
+            detector.fit(images, **training)
+            if getattr(rank_zero_only, "rank", 0):
+                return  # of several processes, the first writes
             detector.save(folder)
             if onnx:
                 detector.export_onnx(folder / "detector.onnx")

@@ -158,7 +158,7 @@ class Attention(nn.Module):
 class DiffusionUNet(DiffusionModel):
     "A U-Net from 14 to 7 pixels and back that is told the time."
 
-    def __init__(self, width: int = 16, levels: Sequence[int] = (100, 250, 400, 550)) -> None:
+    def __init__(self, width: int = 16, levels: Sequence[int] = (600, 700, 800, 900)) -> None:
         super().__init__(levels)
         time = 4 * width
         self.time = nn.Sequential(nn.Linear(64, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
@@ -182,6 +182,6 @@ class DiffusionUNet(DiffusionModel):
         return torch.sigmoid(F.pixel_shuffle(self.last(back), 2))
 
     def latent(self, x: Tensor) -> Tensor:
-        "The middle of the U for the image without noise, averaged over 2 by 2 places `(b, 288)`."
+        "What the first block says of the image without noise, averaged over 3 by 3 places `(b, 256)`."
         t = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return F.avg_pool2d(self._encode(2 * x - 1, t)[2], 2, ceil_mode=False).flatten(1)
+        return F.avg_pool2d(self._encode(2 * x - 1, t)[1], 3, ceil_mode=False).flatten(1)

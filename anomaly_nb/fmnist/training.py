@@ -120,7 +120,7 @@ def _stage(
     patience: int,
     learning_rate: float,
     mixed: bool,
-    device: str,
+    processor: dict[str, Any],
     folder: Path | None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -131,7 +131,6 @@ def _stage(
         callbacks += [best, EarlyStopping("val_loss", patience=patience)]
     if folder is not None:
         callbacks.append(Watch(normals[:8] if validation is None else validation[:8]))
-    processor = device_options(device)
     half = "16-mixed" if torch.cuda.is_available() and processor["accelerator"] != "cpu" else "bf16-mixed"
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4)
     history = train(
@@ -167,6 +166,9 @@ def train_model(
     learning_rate: float = 2e-3,  # at the beginning
     mixed: bool = True,  # half precision in training
     device: str = "cpu",  # or "cuda", "auto"
+    devices: int = 1,  # processors of each machine
+    nodes: int = 1,  # machines
+    strategy: str = "auto",  # Lightning's way of training on several, for example ddp
     folder: Path | str | None = None,  # logs and checkpoints; a run there is resumed
     seed: int = 0,  # of shuffles, noise and augmentation
     progress: bool | None = None,  # progress bar; None shows one except in tests
@@ -174,6 +176,7 @@ def train_model(
     "Train a model on normal images. Raises `DataError` for images it cannot use and a loss that is no number."
     if epochs < 1:
         raise DataError(f"{epochs} epochs train nothing. Pass 1 or more.")
+    processor = device_options(device, devices, nodes, strategy)
     held = None if validation is None else image_tensor(validation, "validation")
     images = image_tensor(augment(normals, factor, seed=seed), "normals")
     model.prepare(images)
@@ -183,7 +186,7 @@ def train_model(
         stages["fine-tune"] = (fine_tune, learning_rate / 10)
     histories = list[pd.DataFrame]()
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress, "mixed": mixed}
-    common |= {"device": device, "patience": patience}
+    common |= {"processor": processor, "patience": patience}
     for name, (length, rate) in stages.items():
         where = None if place is None else place / name
         history = _stage(model, images, held, criterion, epochs=length, learning_rate=rate, folder=where, **common)
