@@ -131,7 +131,7 @@ def test_input_that_is_not_there(name, start, tmp_path):
 def test_full_disk(name, start, inputs, tmp_path):
     folder, place = inputs(name, tmp_path / "work"), tmp_path / "small"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
         pytest.skip("mounting a small file system is not allowed here")
     try:
         out = folder / (COMMANDS[name].out or "datasets/mine")

@@ -125,17 +125,19 @@ def dcase_study(
     from anomaly_nb.dcase.study import SpectrogramStudy
     from anomaly_nb.dcase.vqvae import study_residuals
 
-    with command_line(), folder_lock(out), tempfile.TemporaryDirectory() as folder:
+    with command_line(), tempfile.TemporaryDirectory() as folder:
         source = unpack_motor(folder) if root == "motor" and not Path(root).exists() else Path(root)
         engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler or None}
-        report = SpectrogramStudy(source, _names(types)).run(out, **engine)
-        for machine_type, sentences in report.summaries().items():
-            logger.info("%s\n%s", machine_type, "\n".join(f"- {sentence}" for sentence in sentences))
-            try:
-                MaskPrior.from_study(report, machine_type).save(out / "priors" / f"{machine_type}.json")
-            except DataError as error:
-                logger.info("No mask prior: %s", error)
-        _, notes = study_residuals(source, checkpoints, report.folder.machine_types, out / "residuals")
-        for note in (*report.notes, *notes):
-            logger.info("%s", note)
-        logger.info("The report is in %s", out / "study.html")
+        study = SpectrogramStudy(source, _names(types))
+        with folder_lock(out):
+            report = study.run(out, **engine)
+            for machine_type, sentences in report.summaries().items():
+                logger.info("%s\n%s", machine_type, "\n".join(f"- {sentence}" for sentence in sentences))
+                try:
+                    MaskPrior.from_study(report, machine_type).save(out / "priors" / f"{machine_type}.json")
+                except DataError as error:
+                    logger.info("No mask prior: %s", error)
+            _, notes = study_residuals(source, checkpoints, report.folder.machine_types, out / "residuals")
+            for note in (*report.notes, *notes):
+                logger.info("%s", note)
+            logger.info("The report is in %s", out / "study.html")
