@@ -8,7 +8,7 @@ __all__ = ['ResidualDetector', 'SpectrumPCA']
 # %% ../../nbs/spectra/06_baseline.ipynb #18dae0b1
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -42,20 +42,24 @@ class ResidualDetector(Detector):
     seed: int
 
     @abstractmethod
-    def _fit_model(self, rest: RestSpectra) -> None:
-        "Learn normal spectra."
+    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> None:
+        "Learn normal spectra. A network is trained with the options of `trainer`."
 
     @abstractmethod
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:
         "Expected flux and the weights of its pixels, each (n, REST_PIXELS); a spectrum's never depend on the others."
 
-    def fit(self, X: Spectra) -> Self:
+    def fit(
+        self,
+        X: Spectra,  # normal spectra, at least 60, better a thousand
+        **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
+    ) -> Self:
         "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
         if len(X) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
         rest = to_rest_frame(X)
         order, held_out = generator(self.seed, 0).permutation(len(rest)), max(20, int(self.holdout * len(rest)))
-        self._fit_model(rest[np.sort(order[held_out:])])
+        self._fit_model(rest[np.sort(order[held_out:])], **trainer)
         self.directions_ = np.zeros((0, REST_PIXELS), np.float32)
         held = rest[np.sort(order[:held_out])]
         self._calibrate(held, self._residual(held))
@@ -238,7 +242,9 @@ class SpectrumPCA(ResidualDetector):
         self.components, self.robust = components, robust
         self.contamination, self.holdout, self.seed = contamination, holdout, seed
 
-    def _fit_model(self, rest: RestSpectra) -> None:
+    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> None:
+        if trainer:
+            raise DataError(f"SpectrumPCA trains no network: leave out {', '.join(trainer)}.")
         self.basis_, self.variances_ = fit_basis(rest.flux, rest.ivar, min(self.components, len(rest) // 2))
 
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:
