@@ -19,9 +19,17 @@ from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
 STYLE = """<style>
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.55 sans-serif }
-img { max-width: 100% } pre { background: #f5f5f5; padding: .6rem; overflow-x: auto }
-table { border-collapse: collapse } td, th { padding: .2rem .6rem; text-align: left }
+:root { color-scheme: light dark } html { color: CanvasText; background: Canvas } a { color: LinkText }
+body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 16px/1.55 sans-serif; overflow-wrap: break-word }
+header, .title { text-align: left; margin: 0 } .subtitle { margin: .5rem 0 2rem; opacity: .8 }
+img { max-width: 100%; background: white } figcaption { opacity: .8 } nav { margin: 1rem 0 } nav li { margin: 0 }
+pre { background: #8882; padding: .6rem; overflow-x: auto; font-size: .85em } code { white-space: inherit }
+math[display="block"] { overflow-x: auto; overflow-y: hidden; max-width: 100% }
+table { display: block; overflow-x: auto; border: 0; border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .2rem .6rem; text-align: left; border: 0; border-bottom: 1px solid #8884; overflow-wrap: normal }
+@media (max-width: 40rem) { p > img, .cell-output-display img { min-width: 32rem } }
+@media (max-width: 40rem) { .output, figure, p { overflow-x: auto } }
+@media (prefers-color-scheme: dark) { pre code span span { filter: invert(1) hue-rotate(180deg) } }
 </style>"""
 
 
@@ -53,6 +61,32 @@ def pandoc(source: str, to: str, *args: str) -> str:
     "Pandoc's rendering of a notebook."
     command = [pypandoc.get_pandoc_path(), "-f", "ipynb", "-t", to, *args]
     return subprocess.run(command, input=source, text=True, capture_output=True, check=True).stdout
+
+
+def front_matter(notebook: Path) -> dict[str, str]:
+    "Title and description, which nbdev puts into the first cell."
+    cell = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]
+    return dict(yaml.safe_load("".join(cell["source"]).strip().strip("-").replace("`", "")))
+
+
+def link(page: str, target: str, text: str) -> str:
+    "A link from one page to another, both as in the sidebar."
+    address = posixpath.relpath(target, posixpath.dirname(page) or ".").replace(".ipynb", ".html")
+    return f'<a href="{address}">{escape(text)}</a>'
+
+
+def navigation(sidebar: list, titles: dict[str, str], page: str) -> tuple[str, str]:
+    "The list of all pages, folded, and the links to the page before and after."
+    parts, order = [], []
+    for entry in sidebar:
+        section, pages = (entry["section"], entry["contents"]) if isinstance(entry, dict) else ("", [entry])
+        order += pages
+        links = "".join(f"<li>{link(page, target, titles.get(target, target))}</li>" for target in pages)
+        parts.append(f"<b>{escape(section)}</b><ul>{links}</ul>")
+    place = order.index(page) if page in order else 0
+    near = [order[i] for i in (place - 1, place + 1) if 0 <= i < len(order)]
+    foot = " · ".join(link(page, target, titles.get(target, target)) for target in near)
+    return f"<nav><details><summary>All pages</summary>{''.join(parts)}</details></nav>", f"<nav>{foot}</nav>"
 
 
 def linked_pages(node: object) -> set[str]:
@@ -93,28 +127,40 @@ def readme_text(page: Path, title: str) -> str:
 def main(
     out: Path = Path("_docs"),  # Where the HTML goes
     readme: bool = False,  # Write README.md
+    only: str = "",  # Render no others than these pages, by a regular expression; nothing is checked then
     check: bool = False,  # Fail on a stale README.md, a broken link, a missing or an orphan page
 ):
     "Process the notebooks, render them with Pandoc, check the site"
     cfg = get_config()
-    cache = proc_nbs(force=True, n_workers=0)
+    cache = proc_nbs(force=not only, n_workers=0)
+    site = yaml.safe_load((cfg.config_path / "_quarto.yml").read_text(encoding="utf-8"))["website"]
     pages = sorted(cache.rglob("*.ipynb"))
+    fronts = {str(page.relative_to(cache)): front_matter(page) for page in pages}
+    titles = {name: front["title"] for name, front in fronts.items()}
     html = {}
-    for page in pages:
+    for page in (page for page in pages if re.search(only, str(page.relative_to(cache)))):
         name = page.relative_to(cache).with_suffix(".html")
         source, alternatives = read_page(page)
-        options = ["--standalone", "--embed-resources", "--mathml", f"--metadata=pagetitle:{page.stem}"]
-        rendered = pandoc(source, "html5", *options, f"--variable=header-includes:{STYLE}")
+        front = fronts[str(page.relative_to(cache))]
+        head, foot = navigation(site["sidebar"]["contents"], titles, str(page.relative_to(cache)))
+        options = ["--standalone", "--embed-resources", "--mathml", "--columns=9999"]
+        options += [f"--metadata=title:{front['title']}", f"--metadata=subtitle:{front.get('description', '')}"]
+        options += [f"--variable=header-includes:{STYLE}", f"--variable=include-before:{head}"]
+        rendered = pandoc(source, "html5", *options, f"--variable=include-after:{foot}")
+        rendered = re.sub(r'href="([^":]+)\.ipynb', r'href="\1.html', rendered)
         html[str(name)] = with_alternatives(rendered, alternatives)
         target = cfg.config_path / out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(html[str(name)], encoding="utf-8")
 
-    linked = linked_pages(yaml.safe_load((cfg.config_path / "_quarto.yml").read_text(encoding="utf-8"))["website"])
+    if only:
+        return
+    linked = linked_pages(site)
     names = {str(page.relative_to(cache)) for page in pages}
     rows = [f"_quarto.yml names a missing page: {name}" for name in sorted(linked - names)]
     rows += [f"page without a place in _quarto.yml: {name}" for name in sorted(names - linked)]
     rows += broken_links(html)
+    rows += [f"{page}: output of a Matplotlib object" for page, text in html.items() if "<code>&lt;matplotlib." in text]
 
     body = readme_text(cache / "index.ipynb", cfg.title)
     target = cfg.config_path / "README.md"

@@ -18,6 +18,17 @@ from nbdev.doclinks import nbglob
 from nbdev.process import NBProcessor
 
 
+def drop_handles(notebook: dict) -> None:
+    "Remove outputs that only name a Matplotlib object, such as the legend that a last line returns."
+    for cell in notebook["cells"]:
+        if "outputs" in cell:
+            texts = ["".join(output.get("data", {}).get("text/plain", "")) for output in cell["outputs"]]
+            shown = zip(cell["outputs"], texts, strict=True)
+            cell["outputs"] = [
+                out for out, text in shown if "image/png" in out.get("data", {}) or not text.startswith("<matplotlib.")
+            ]
+
+
 def run(path: Path, skipped_flags: set[str]) -> None:
     "Execute one notebook; the outputs of skipped cells stay as they were committed."
     notebook = read_nb(path)
@@ -33,6 +44,7 @@ def run(path: Path, skipped_flags: set[str]) -> None:
 
     with working_directory(path.parent):
         CaptureShell(path, mpl_format="png").run_all(notebook, exc_stop=True, preproc=skipped)
+    drop_handles(notebook)
     clean_nb(notebook, clean_ids=get_config().clean_ids)
     write_nb(notebook, path)
 

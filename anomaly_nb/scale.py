@@ -30,7 +30,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .core import DataError, atomic_path, folder_lock, reading
+from .core import DataError, atomic_path, folder_lock, html_card, reading
 
 # %% ../nbs/06_scale.ipynb #9ce93392
 class ArrayFile:
@@ -379,6 +379,10 @@ class Shards:
 
     def __repr__(self) -> str:
         return f"Shards: {len(self)} rows in {len(self.records)} chunks, {len(self.failed)} items failed"
+
+    def _repr_html_(self) -> str:
+        facts = {"rows": len(self), "chunks": len(self.records), "failed": len(self.failed), "folder": self.folder.name}
+        return html_card("Shards", facts)
 
 
 KINDS = {"chunk": int, "rows": int, "file": str, "bytes": int, "sha256": str, "failed": list}

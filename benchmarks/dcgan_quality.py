@@ -2,6 +2,7 @@
 
     python benchmarks/dcgan_quality.py train [--audio TRAIN --held-out OTHERS --name NAME]
     python benchmarks/dcgan_quality.py table [...]
+    python benchmarks/dcgan_quality.py trip [...]
 
 Without folders, 30 synthetic engines of four seconds are learnt and 10 with other exhausts are held out. With folders
 of recordings, those are used: split them by recording. Runs that are there are gone on with.
@@ -24,8 +25,10 @@ from anomaly_nb.dcgan.quality import diversity, kernel_distance, memorisation
 from anomaly_nb.dcgan.spectrograms import (
     SpectrogramDataset,
     SpectrogramFormat,
+    audio_to_spectrograms,
     prepare_folder,
     recordings_in,
+    spectral_convergence,
     spectrogram_to_audio,
 )
 from anomaly_nb.dcgan.training import build_networks, load_networks, train_dcgan
@@ -45,6 +48,17 @@ def folders(work: Path, audio: str, held_out: str) -> tuple[Path, Path]:
         write_engines(work / "train", 30, seconds=4.0)
         write_engines(work / "held_out", 10, TEST_EXHAUSTS, seconds=4.0, seed=1)
     return work / "train", work / "held_out"
+
+
+def round_trip(folder: Path, form: SpectrogramFormat, iterations: int = 100) -> dict[str, float]:
+    "Recordings to 8-bit pictures and back: spectral convergence, and kernel distance of the sounds."
+    sounds = np.stack(windows(folder, form))
+    parts = [audio_to_spectrograms(sound, form.sample_rate, form) for sound in sounds]
+    pictures = np.round(np.concatenate([part.pictures for part in parts]) * 255) / 255
+    back = spectrogram_to_audio(pictures, form, np.concatenate([part.level for part in parts]), iterations)
+    convergence = spectral_convergence(sounds, back).mean()
+    distance = kernel_distance(features(list(sounds), form), features(list(back), form))
+    return {"windows": len(sounds), "convergence_db": convergence, "kernel": distance}
 
 
 def run_folder(work: Path, recipe: str, seed: int) -> Path:
@@ -148,7 +162,7 @@ def measure(work: Path, learn: Path, hold: Path, name: str, seeds: int, n: int =
 
 @call_parse
 def main(
-    action: str,  # train or table
+    action: str,  # train, table, or trip: from recording to picture and back
     audio: str = "",  # Folder of recordings to learn from
     held_out: str = "",  # Folder of other recordings
     name: str = "synthetic",  # Of the data, in the table
@@ -160,6 +174,12 @@ def main(
     learn, hold = folders(work / name, audio, held_out)
     if action == "train":
         train_all(work / name, learn, seeds, epochs)
+    path = RESULTS / "dcgan_round_trip.csv"
+    if action == "trip":
+        others = pd.read_csv(path).query("data != @name") if path.exists() else None
+        row = pd.DataFrame([{"data": name, **round_trip(learn, SpectrogramFormat())}])
+        pd.concat([others, row]).to_csv(path, index=False, float_format="%.4g")
+        print(row.round(2).to_string(index=False))
     if action == "table":
         table = measure(work / name, learn, hold, name, seeds)
         path = RESULTS / "dcgan_quality.csv"

@@ -1,12 +1,14 @@
-"""What several tests need: a cluster of real processes."""
+"""What several tests need: the report of a tour, a browser, a cluster of real processes."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,36 @@ class Cluster:
                 pass
             process.wait()
         self.processes.clear()
+
+
+@pytest.fixture(scope="session")
+def quick_tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The folder of a quick tour, made once by the command."
+    folder = tmp_path_factory.mktemp("tour") / "report"
+    command = [Path(sys.executable).with_name("anomaly_nb_tour"), "--quick", "--out", folder]
+    subprocess.run(command, check=True, cwd=folder.parent, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    "A real browser without a window; its console is kept."
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if not chromium or not driver:
+        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("profile")
+    for option in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{option}")
+    for option in ("disable-component-update", "disable-sync", "window-size=1280,1000", f"user-data-dir={profile}"):
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    window = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield window
+    window.quit()
 
 
 @pytest.fixture

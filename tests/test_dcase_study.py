@@ -48,6 +48,17 @@ def test_the_report(root, report):
     assert maps["shrunken"].shape == (128, 126) and len(maps["hertz"]) == 129
 
 
+@pytest.mark.parametrize("where", ["cores", "cluster"])
+def test_cores_and_a_cluster_write_what_one_process_writes(root, report, tmp_path, where, request):
+    engine = {"workers": 2}
+    if where == "cluster":
+        engine = {"scheduler": request.getfixturevalue("cluster").address}
+    shared = SpectrogramStudy(root).run(tmp_path, **engine)
+    assert shared.summaries() == report.summaries()
+    for file in ["study.csv", *(f"maps/{path.name}" for path in (root / "report/maps").iterdir())]:
+        assert (tmp_path / file).read_bytes() == (root / "report" / file).read_bytes(), file
+
+
 def test_patches_are_the_region(report):
     for machine in report.machines:
         region = machine.found.region()

@@ -16,7 +16,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(str(path.relative_to(ROOT / "nbs")) for path in (ROOT / "nbs").glob("*/study*.ipynb"))
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 STATE = """
 const panel = window.jupyterapp.shell.currentWidget;
 if (!panel || !panel.content || !panel.content.widgets || !panel.sessionContext.session) return null;
@@ -50,11 +49,9 @@ def without_slow_cells(source: Path, target: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     "JupyterLab on a copy of the notebooks and of the tables that they show."
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
-    if not BROWSER or not DRIVER:
-        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     for part in ("nbs", "benchmarks"):
         shutil.copytree(ROOT / part, folder / part)
@@ -79,26 +76,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         server.wait(timeout=20)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-    if not BROWSER or not DRIVER:
-        pytest.skip("no browser here: install Debian's chromium and chromium-driver")
-    assert selenium
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("profile")
-    for option in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
-        options.add_argument(f"--{option}")
-    for option in ("disable-component-update", "disable-sync", "window-size=1280,1000", f"user-data-dir={profile}"):
-        options.add_argument(f"--{option}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
 def wait_for(driver: Any, ready: str, seconds: float) -> dict[str, Any]:
     "The notebook's state as soon as a condition on it holds and nothing changes for a second."
     deadline, before = time.monotonic() + seconds, None
@@ -121,3 +98,42 @@ def test_study_runs_in_the_lab(study: str, lab: tuple[str, Path], browser: Any) 
     state = wait_for(browser, "errors or (kernel == 'idle' and waiting == 0)", 240)
     assert state["errors"] == []
     assert state["pictures"] == pictures
+
+
+EXPLORE = """
+from anomaly_nb.plots import explore
+from anomaly_nb.srcnn import SpectralResidual, load_kpi
+
+first, second = load_kpi()[1].halves()
+explore(SpectralResidual().fit(first.series), second.series)
+"""
+
+
+def test_a_threshold_is_moved_in_the_lab(lab: tuple[str, Path], browser: Any) -> None:
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    address, notebooks = lab
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cell = {"cell_type": "code", "id": "a", "source": EXPLORE, "metadata": {}, "outputs": [], "execution_count": None}
+    content = {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (notebooks / "look.ipynb").write_text(json.dumps(content), encoding="utf-8")
+    browser.get(f"{address}/lab/tree/nbs/look.ipynb?reset")
+    wait_for(browser, "kernel == 'idle' and waiting > 0", 90)
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    assert wait_for(browser, "errors or (kernel == 'idle' and waiting == 0)", 120)["errors"] == []
+    wait = WebDriverWait(browser, 60)
+    wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output svg circle"))
+
+    def alarms(page: Any) -> int:
+        said = [label.text for label in page.find_elements(By.CSS_SELECTOR, ".widget-label")]
+        return next((int(text.split()[0]) for text in said if "above the threshold" in text), 0)
+
+    before = wait.until(alarms)
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output select option")) == before
+    assert wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output img"))
+    handle = browser.find_element(By.CSS_SELECTOR, ".noUi-handle")
+    handle.send_keys(Keys.ARROW_RIGHT * 20)
+    wait.until(lambda page: 0 < alarms(page) < before)

@@ -9,6 +9,7 @@ __all__ = ['logger', 'dcase_check', 'dcase_synthesize', 'dcase_train_vqvae', 'dc
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -113,6 +114,8 @@ def dcase_study(
     types: str = "",  # Machine types, separated by commas (default: all)
     out: Path = Path("study"),  # Folder for the results
     checkpoints: Path = Path("checkpoints/small"),  # Trained networks, if there are any
+    workers: int = 1,  # Processes on this machine that share the machines; -1 means one for each core
+    scheduler: str = "",  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
 ) -> None:
     """Where do broken machines sound different? study.html, study.csv, maps/, priors/ and residuals/ in OUT.
 
@@ -124,7 +127,8 @@ def dcase_study(
 
     with command_line(), tempfile.TemporaryDirectory() as folder:
         source = unpack_motor(folder) if root == "motor" and not Path(root).exists() else Path(root)
-        report = SpectrogramStudy(source, _names(types)).run(out)
+        engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler or None}
+        report = SpectrogramStudy(source, _names(types)).run(out, **engine)
         for machine_type, sentences in report.summaries().items():
             logger.info("%s\n%s", machine_type, "\n".join(f"- {sentence}" for sentence in sentences))
             try:

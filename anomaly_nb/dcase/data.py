@@ -11,7 +11,6 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, AudioInfo, LogMel, audio_info, log_mel, read_audio, write_audio
-from ..core import DataError
+from ..core import DataError, Described, html_card
 from ..datasets import sample_path
 
 # %% ../../nbs/dcase/00_data.ipynb #b51e403f
@@ -182,7 +181,7 @@ def _types(root: Path, wanted: Sequence[str] | None) -> list[str]:
     return list(present if wanted is None else wanted)
 
 # %% ../../nbs/dcase/00_data.ipynb #019ebb56
-class DCASEFolder:
+class DCASEFolder(Described):
     "A folder in the layout of DCASE 2020 Task 2: what is in it, and what is wrong with it."
 
     def __init__(
@@ -245,9 +244,12 @@ class DCASEFolder:
             more = f" {len(serious) - 1} more problems are in DCASEFolder(root).problems." if len(serious) > 1 else ""
             raise DataError(f"{self.root / place}: {what}. Remedy: {remedy}.{more}")
 
+    def _facts(self) -> dict[str, object]:
+        return {"name": self.root.name, "clips": len(self.clips), "problems": len(self._problems)}
+
     def _repr_html_(self) -> str:
-        problems = self.problems.to_html(index=False, border=0) if self._problems else "<p>No problem found.</p>"
-        return f"<b>{escape(self.root.name)}</b>{self.counts().to_html(border=0)}{problems}"
+        tables = [self.counts(), self.problems] if self._problems else [self.counts()]
+        return html_card("DCASEFolder", self._facts(), "", *tables)
 
 # %% ../../nbs/dcase/00_data.ipynb #8fff51e4
 def read_clips(
@@ -277,7 +279,7 @@ def spectrogram_batches(
         yield chosen, log_mel(read_clips([clip.path for clip in chosen], samples, recipe.sample_rate), recipe)
 
 # %% ../../nbs/dcase/00_data.ipynb #f00448af
-class DCASE2020Task2LogMelDataset(Dataset[tuple[torch.Tensor, int, str]]):
+class DCASE2020Task2LogMelDataset(Described, Dataset[tuple[torch.Tensor, int, str]]):
     "Training clips of a type: `(spectrogram (1, n_mels, T), 0, machine_id)`. All in memory, once."
 
     def __init__(
@@ -310,11 +312,14 @@ class DCASE2020Task2LogMelDataset(Dataset[tuple[torch.Tensor, int, str]]):
     def __len__(self) -> int:
         return len(self.data)
 
+    def _facts(self) -> dict[str, object]:
+        return {"shape": tuple(self.data.shape), "mean": round(self.mean, 3), "std": round(self.std, 3)}
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
         return self.data[index], 0, self.machine_ids[index]
 
 # %% ../../nbs/dcase/00_data.ipynb #a824b681
-class DCASE2020Task2TestDataset(Dataset[tuple[torch.Tensor, int, str]]):
+class DCASE2020Task2TestDataset(Described, Dataset[tuple[torch.Tensor, int, str]]):
     "Test clips of a type: `(spectrogram (1, n_mels, target_T), label, machine_id)`, read when asked for."
 
     def __init__(
@@ -333,6 +338,9 @@ class DCASE2020Task2TestDataset(Dataset[tuple[torch.Tensor, int, str]]):
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def _facts(self) -> dict[str, object]:
+        return {"clips": len(self), "anomalies": sum(clip.label for clip in self.clips), "target_T": self.target_T}
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
         clip = self.clips[index]

@@ -23,7 +23,7 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 
-from ..core import DataError, atomic_path
+from ..core import DataError, atomic_path, html_card
 from .samples import picture_grid, to_levels
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #a7e8cb43
@@ -159,6 +159,12 @@ class RunTables(NamedTuple):
     iterations: pd.DataFrame  # of all epochs; empty where none were written
     checkpoints: pd.DataFrame  # a row per measured quality; empty where none was
     samples: list[Path]  # .npy files in order of their epochs
+
+    def __repr__(self) -> str:
+        return f"RunTables({', '.join(f'{name}={len(rows)}' for name, rows in self._asdict().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_card("RunTables", {name: len(rows) for name, rows in self._asdict().items()}, "rows of each")
 
 
 def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from ..core import DataError, atomic_path
+from ..core import DataError, atomic_path, html_card
 from ..datasets import SAMPLES
 
 # %% ../../nbs/dcgan/02_config.ipynb #6bf00022
@@ -178,6 +178,11 @@ class DCGANConfig:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         "Sections and values, as in a configuration file."
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        sections = self.to_dict().items()
+        facts = {name: ", ".join(f"{key}: {value}" for key, value in keys.items()) for name, keys in sections}
+        return html_card("DCGANConfig", facts)
 
     @cached_property
     def output_folder(self) -> Path:

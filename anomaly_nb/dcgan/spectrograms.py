@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..audio import Audio, griffin_lim, read_audio, resample
-from ..core import DataError, FloatArray, atomic_path
+from ..core import DataError, Described, FloatArray, atomic_path, html_card
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #ff04d8c7
 Kind = Literal["hybrid", "mel", "resize"]
@@ -103,6 +103,13 @@ class Spectrograms(NamedTuple):
     pictures: Audio  # (n, 1, size, size) in [0, 1], the lowest frequency in the first row
     level: FloatArray  # (n,) dB of the brightest point
     start: FloatArray  # (n,) seconds from the recording's beginning
+
+    def __repr__(self) -> str:
+        return f"Spectrograms({len(self.pictures)} pictures, {self.pictures.shape[-1]} by {self.pictures.shape[-1]})"
+
+    def _repr_html_(self) -> str:
+        size = " by ".join(map(str, self.pictures.shape[2:]))
+        return html_card("Spectrograms", {"pictures": len(self.pictures), "rows by columns": size})
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #921ae2da
 def _windows(audio: Audio, length: int, step: int) -> tuple[Audio, FloatArray]:
@@ -300,7 +307,7 @@ def read_picture(
     return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS))[::-1]
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #cc94e679
-class SpectrogramDataset(Dataset[Tensor]):
+class SpectrogramDataset(Described, Dataset[Tensor]):
     "Pictures `(1, size, size)` in [-1, 1], all kept in memory as bytes."
 
     def __init__(
@@ -340,6 +347,9 @@ class SpectrogramDataset(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def _facts(self) -> dict[str, object]:
+        return {"pictures": len(self), "size": self.bytes.shape[-1], "format": self.format}
 
     def __getitem__(self, index: int) -> Tensor:
         return torch.from_numpy(self.bytes[index][None].astype(np.float32)) / 127.5 - 1

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..core import DataError, IntArray, generator
+from ..core import DataError, IntArray, generator, html_card
 from ..datasets import sample_path
 
 # %% ../../nbs/fmnist/00_data.ipynb #32830a07
@@ -137,6 +137,16 @@ class Protocol(NamedTuple):
     test: Images  # (k, 28, 28) both
     truth: IntArray  # (k,) 1 = anomaly
     classes: IntArray  # (k,) class of each test image, for tables by class
+
+    def _facts(self) -> dict[str, object]:
+        sizes = {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+        return {"name": self.name, **sizes, "anomalies": int(self.truth.sum())}
+
+    def __repr__(self) -> str:
+        return f"Protocol({', '.join(f'{name}={value!r}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_card("Protocol", self._facts())
 
 
 def make_protocol(

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..core import BoolArray, DataError, FloatArray, IntArray
+from ..core import BoolArray, DataError, FloatArray, IntArray, html_card
 
 # %% ../../nbs/spectra/00_spectra.ipynb #b14af93f
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -89,6 +89,13 @@ class Spectra:
         first, last = self.wavelength[[0, -1]]
         pixels = len(self.wavelength)
         return f"Spectra({len(self)} spectra, {pixels} pixels, {first:.0f}-{last:.0f} Å, {self.mask.mean():.1%} masked)"
+
+    def _repr_html_(self) -> str:
+        known = self.z[np.isfinite(self.z)]
+        redshift = f"{known.min():.3f} to {known.max():.3f}" if len(known) else "unknown"
+        kinds, counts = np.unique(self.classes[self.classes != ""], return_counts=True)
+        classes = ", ".join(f"{count} {kind}" for kind, count in zip(kinds, counts, strict=True)) or "unknown"
+        return html_card("Spectra", {"redshift": redshift, "classes": classes}, repr(self)[8:-1])
 
 # %% ../../nbs/spectra/00_spectra.ipynb #0fabaea5
 LOG_STEP = 1e-4  # log10 of the wavelength ratio of neighbouring pixels: 69 km/s

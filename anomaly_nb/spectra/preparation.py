@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import DataError, FloatArray, IntArray
+from ..core import DataError, Described, FloatArray, IntArray
 from .data import LOG_STEP, Float32Array, Spectra, lattice
 
 # %% ../../nbs/spectra/02_preparation.ipynb #a12b3a3c
@@ -19,8 +19,8 @@ REST_FIRST, REST_PIXELS = 34857, 4680  # first pixel on the lattice, number of p
 REST_WAVELENGTH: FloatArray = np.power(10.0, (REST_FIRST + np.arange(REST_PIXELS)) * LOG_STEP)  # angstrom, vacuum
 
 
-@dataclass(frozen=True)
-class RestSpectra:
+@dataclass(frozen=True, repr=False)
+class RestSpectra(Described):
     "Spectra on the rest-frame grid, all with a continuum near 1."
 
     flux: Float32Array  # (n, REST_PIXELS), in units of `scale`; 0 where there is no information
@@ -30,6 +30,9 @@ class RestSpectra:
 
     def __len__(self) -> int:
         return len(self.flux)
+
+    def _facts(self) -> dict[str, object]:
+        return {"spectra": len(self), "pixels": self.flux.shape[1]}
 
     def __getitem__(self, rows: IntArray | slice) -> "RestSpectra":
         return RestSpectra(self.flux[rows], self.ivar[rows], self.shift[rows], self.scale[rows])

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core import BoolArray, DataError, FloatArray, IntArray, check_values, reading
+from ..core import BoolArray, DataError, Described, FloatArray, IntArray, check_values, reading
 from ..datasets import sample_path
 
 # %% ../../nbs/srcnn/00_series.ipynb #5a9fd59b
-@dataclass(frozen=True)
-class Curve:
+@dataclass(frozen=True, repr=False)
+class Curve(Described):
     "A time series with its name, and labels where there are any."
 
     name: str  # file name without suffix
@@ -30,6 +30,12 @@ class Curve:
 
     def __len__(self) -> int:
         return len(self.series)
+
+    def _facts(self) -> dict[str, object]:
+        marked = "no labels" if self.labels is None else int(self.labels.sum())
+        span = {"first": str(self.series.index.min()), "last": str(self.series.index.max())}
+        missing = int(self.series.isna().sum())
+        return {"name": self.name, "points": len(self), **span, "missing": missing, "anomalies": marked}
 
     @property
     def truth(self) -> BoolArray:
