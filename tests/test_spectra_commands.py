@@ -80,6 +80,25 @@ def test_training_on_a_folder(tmp_path):
         spectra_train(tmp_path / "few.npz", out=tmp_path / "none")
 
 
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path):
+    write_table(simulate_spectra(80, 0), tmp_path / "normal.npz")
+    script = tmp_path / "spectra_train.py"
+    script.write_text("from anomaly_nb.spectra.commands import spectra_train\n\nspectra_train()\n")
+    options = ["--device", "cpu", "--devices", "2", "--strategy", "ddp", "--epochs", "4", "--out", tmp_path / "model"]
+    run = subprocess.run([sys.executable, script, tmp_path / "normal.npz", *options], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("kept in") == 1
+    spectra_detect(tmp_path / "normal.npz", model=tmp_path / "model", out=tmp_path / "out", figures=0)
+    assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 80
+
+
+def test_a_processor_that_is_not_there(tmp_path):
+    with pytest.raises(SystemExit, match="expected one of auto, cpu"):
+        spectra_train(simulate=80, out=tmp_path / "model", device="abacus")
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("where", ["cores", "cluster"])
 def test_cores_and_a_cluster_find_what_one_process_finds(model, night, tmp_path, where, request):
     spectra_detect(night, model=model, out=tmp_path / "one", figures=0)

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -180,6 +181,31 @@ def test_sparcl_down():
 
     with pytest.raises(DataError, match="read timed out"):
         fetch_sparcl([1], client=Down())
+
+
+def test_sparcl_is_asked_for_every_observation():
+    class Archive:
+        "Answers as SPARCL does: more than one record of a target, in any order, and always with its `specid`."
+
+        asked: ClassVar[list[dict[str, Any]]] = []
+
+        def retrieve_by_specid(self, specid_list, *, include="DEFAULT", dataset_list=None, limit=500):
+            assert isinstance(specid_list, list) and all(type(one) is int for one in specid_list)
+            self.asked.append({"limit": limit, "include": list(include)})
+            include.append("sparcl_id")  # the client does this to its argument
+            common = {"ivar": [1, 1], "wavelength": [5000, 5001], "redshift": 0.1}
+            self.records = [
+                {"specid": one, "flux": [one, primary], "specprimary": primary} | common
+                for one in reversed(specid_list)
+                for primary in (False, True)
+            ][:limit]
+            return self
+
+    spectra, missing = fetch_sparcl(range(600), client=Archive())
+    assert spectra.ids.tolist() == [str(one) for one in range(600)] and not missing
+    np.testing.assert_array_equal(spectra.flux[:, 1], 1)
+    assert len(Archive.asked) == 2 and all(each["limit"] == 24_000 for each in Archive.asked)
+    assert all("sparcl_id" not in each["include"] for each in Archive.asked)
 
 
 @pytest.mark.parametrize("z", [np.nan, np.inf, -1.0, 99.0])

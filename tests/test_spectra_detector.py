@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_nb.core import DataError
+from anomaly_nb.core import DataError, generator
 from anomaly_nb.metrics import roc_auc
 from anomaly_nb.spectra import (
     KINDS,
@@ -16,7 +16,9 @@ from anomaly_nb.spectra import (
     simulate_spectra,
     to_rest_frame,
 )
-from anomaly_nb.spectra.scoring import log_p_values, variance_maps, window_statistics
+from anomaly_nb.spectra.preparation import REST_PIXELS, REST_WAVELENGTH
+from anomaly_nb.spectra.scoring import line_pairs, log_p_values, variance_maps, window_statistics
+from anomaly_nb.training import device_options
 
 torch.set_num_threads(1)
 UNSEEN = slice(60, None)  # sky fibres that training does not use
@@ -104,7 +106,7 @@ def test_contract(detector, train, normal):
     table = detector.detect(normal)
     assert table.columns.tolist() == ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value"]
     np.testing.assert_array_equal(table["is_anomaly"], detector.predict(normal) == 1)
-    assert set(table["reason"]) <= {"scatter", "excess", "deficit", "coverage"}
+    assert set(table["reason"]) <= {"scatter", "excess", "deficit", "line pairs", "coverage"}
 
 
 def test_saved_and_loaded(detector, odd, tmp_path):
@@ -155,6 +157,29 @@ def test_real_quasars_stand_out(detector):
     assert roc_auc(objects.classes != "GALAXY", scores) > 0.7
     far = detector.detect(objects[objects.z > 2])
     assert set(far["reason"]) == {"coverage"} and far["is_anomaly"].all()
+
+
+def test_double_lines_are_named(detector):
+    galaxies = simulate_spectra(40, 8, fibres=UNSEEN)
+    double, _ = inject_anomalies(galaxies, ["double"], seed=9)
+    before, after = detector.detect(galaxies), detector.detect(double)
+    assert (after["reason"] == "line pairs").sum() > 10 > (before["reason"] == "line pairs").sum()
+    assert roc_auc(np.repeat([0, 1], 40), [*before["score"], *after["score"]]) > 0.95
+
+
+def test_pairs_do_not_see_one_line():
+    noise = generator(0).normal(size=(50, REST_PIXELS)).astype(np.float32)
+    good = np.ones_like(noise)
+    one = noise.copy()
+    one[:, np.abs(REST_WAVELENGTH - 6564.6).argmin()] += 8
+    np.testing.assert_array_equal(line_pairs(one, good) <= line_pairs(noise, good) + 1e-6, True)
+
+
+def test_options_of_training_are_used(train):
+    with pytest.raises(DataError, match="trains no network"):
+        SpectrumPCA().fit(train[:60], accelerator="cpu")
+    with pytest.raises(DataError, match="cannot share evenly"):
+        SpectrumDetector(epochs=4).fit(train[:60], **device_options("cpu", 3, 1, "ddp_spawn"))
 
 
 def test_windows_of_noise_are_standard():

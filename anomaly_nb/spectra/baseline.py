@@ -8,7 +8,7 @@ __all__ = ['ResidualDetector', 'SpectrumPCA']
 # %% ../../nbs/spectra/06_baseline.ipynb #18dae0b1
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from .preparation import REST_PIXELS, REST_WAVELENGTH, RestSpectra, to_rest_fram
 from anomaly_nb.spectra.scoring import (
     CHANNELS,
     largest_windows,
+    line_pairs,
     log_p_values,
     observed_rows,
     relative_windows,
@@ -41,24 +42,28 @@ class ResidualDetector(Detector):
     seed: int
 
     @abstractmethod
-    def _fit_model(self, rest: RestSpectra) -> None:
-        "Learn normal spectra."
+    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> None:
+        "Learn normal spectra. A network is trained with the options of `trainer`."
 
     @abstractmethod
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:
         "Expected flux and the weights of its pixels, each (n, REST_PIXELS); a spectrum's never depend on the others."
 
-    def fit(self, X: Spectra) -> Self:
+    def fit(
+        self,
+        X: Spectra,  # normal spectra, at least 60, better a thousand
+        **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
+    ) -> Self:
         "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
         if len(X) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
         rest = to_rest_frame(X)
         order, held_out = generator(self.seed, 0).permutation(len(rest)), max(20, int(self.holdout * len(rest)))
-        self._fit_model(rest[np.sort(order[held_out:])])
+        self._fit_model(rest[np.sort(order[held_out:])], **trainer)
         self.directions_ = np.zeros((0, REST_PIXELS), np.float32)
         held = rest[np.sort(order[:held_out])]
         self._calibrate(held, self._residual(held))
-        self.decision_scores_ = self._scores(rest)
+        self.decision_scores_ = self._surprises(rest).max(axis=1)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
@@ -116,18 +121,24 @@ class ResidualDetector(Detector):
 
     def _calibrate(self, rest: RestSpectra, residual: Float32Array) -> None:
         self.observed_map_, self.rest_map_ = variance_maps(residual, (rest.ivar > 0).astype(np.float32), rest.shift)
-        largest = largest_windows(relative_windows(self._windows(rest, residual)))
+        largest = self._largest(rest, residual)
         self.normals_ = np.sort(largest, axis=0)
         self.gaps_ = np.sort(_gap(rest))[:, None]
         surprise = log_p_values(largest, self.normals_).max(axis=1)
         self.threshold_ = float(np.quantile(surprise, 1 - self.contamination))
 
-    def _scores(self, rest: RestSpectra) -> FloatArray:
-        residual, scores = self._residual(rest), [np.zeros(0)]
+    def _largest(self, rest: RestSpectra, residual: Float32Array) -> FloatArray:
+        "The largest window of each channel and, as the last column, the pairs of lines."
+        scaled, good = self._scaled(residual, rest.shift), (rest.ivar > 0).astype(np.float32)
+        windows = largest_windows(relative_windows(window_statistics(scaled, good)))
+        return np.column_stack([windows, line_pairs(scaled, good)])
+
+    def _surprises(self, rest: RestSpectra) -> FloatArray:
+        "Surprise of each channel, of the pairs of lines and of what is missing, (n, channels + 2)."
+        residual, parts = self._residual(rest), [np.zeros((0, len(CHANNELS) + 1))]
         for rows in (slice(start, start + _BLOCK) for start in range(0, len(rest), _BLOCK)):
-            largest = largest_windows(relative_windows(self._windows(rest[rows], residual[rows])))
-            scores.append(log_p_values(largest, self.normals_).max(axis=1))
-        return np.maximum(np.concatenate(scores), self._foreign(rest))
+            parts.append(log_p_values(self._largest(rest[rows], residual[rows]), self.normals_))
+        return np.column_stack([np.concatenate(parts), self._foreign(rest)])
 
     def _foreign(self, rest: RestSpectra) -> FloatArray:
         "Surprise of what is missing of the grid; 0 where hardly more is missing than in some normal spectrum."
@@ -135,9 +146,9 @@ class ResidualDetector(Detector):
         return np.where(gaps > self.gaps_[-1, 0] + _MARGIN, log_p_values(gaps[:, None], self.gaps_)[:, 0], 0)
 
     def decision_function(self, X: Spectra) -> FloatArray:
-        "Surprise `(n,)`: minus log10 of the smallest p-value over widths and questions."
+        "Surprise `(n,)`: minus log10 of the smallest p-value over widths and questions, pairs of lines and coverage."
         self._check_fitted()
-        return self._scores(to_rest_frame(X))
+        return np.asarray(self._surprises(to_rest_frame(X)).max(axis=1), dtype=np.float64)
 
     def regions(
         self,
@@ -162,13 +173,18 @@ class ResidualDetector(Detector):
     def detect(self, X: Spectra) -> pd.DataFrame:
         """A row per spectrum: id, z, score, is_anomaly, and its most surprising region (observed angstrom) with reason.
 
-        The reason is "coverage" where it surprises most how little of the rest grid there is.
+        The reason is "line pairs" where it surprises most that the emission lines are double, and "coverage" where it
+        is how little of the rest grid there is.
         """
-        table = pd.DataFrame({"id": X.ids.astype(object), "z": X.z, "score": self.decision_function(X)})
+        self._check_fitted()
+        surprises = self._surprises(to_rest_frame(X))
+        most = surprises.argmax(axis=1)
+        table = pd.DataFrame({"id": X.ids.astype(object), "z": X.z, "score": surprises.max(axis=1)})
         table["is_anomaly"] = table["score"] > self.threshold_
         top = self.regions(X, most=1, surprise=0.0)[["id", "start", "end", "reason", "value"]]
         table = table.merge(top, on="id", how="left")
-        table.loc[self._foreign(to_rest_frame(X)) >= table["score"].to_numpy(), "reason"] = "coverage"
+        for channel, reason in enumerate(("line pairs", "coverage"), len(CHANNELS)):
+            table.loc[most == channel, "reason"] = reason
         return table
 
 # %% ../../nbs/spectra/06_baseline.ipynb #6f24f1ee
@@ -226,7 +242,9 @@ class SpectrumPCA(ResidualDetector):
         self.components, self.robust = components, robust
         self.contamination, self.holdout, self.seed = contamination, holdout, seed
 
-    def _fit_model(self, rest: RestSpectra) -> None:
+    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> None:
+        if trainer:
+            raise DataError(f"SpectrumPCA trains no network: leave out {', '.join(trainer)}.")
         self.basis_, self.variances_ = fit_basis(rest.flux, rest.ivar, min(self.components, len(rest) // 2))
 
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:

@@ -169,7 +169,7 @@ def _physical(
         added += level * height * gaussian_line(wavelength, centre, width)
     return added, _spans(centres, reach)
 
-
+# %% ../../nbs/spectra/03_benchmark.ipynb #c8c0f3f9
 def _inject(
     kind: str, spectra: Spectra, row: int, stars: FloatArray, grid: FloatArray, random: np.random.Generator
 ) -> tuple[FloatArray, list[_Span]]:

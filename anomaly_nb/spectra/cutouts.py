@@ -98,7 +98,7 @@ def _request(url: str, timeout: float) -> bytes:
         raise _NoPicture(f"no answer ({error})", again=True) from error
     return _check_picture(b"".join(parts))
 
-
+# %% ../../nbs/spectra/10_cutouts.ipynb #cdf47c63
 def fetch_sdss_image(
     ra: float,  # degrees
     dec: float,  # degrees

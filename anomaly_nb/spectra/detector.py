@@ -35,7 +35,7 @@ class SpectrumDetector(ResidualDetector):
         self.components, self.epochs, self.robust = components, epochs, robust
         self.contamination, self.holdout, self.seed, self.folder = contamination, holdout, seed, folder
 
-    def _fit_model(self, rest: RestSpectra) -> None:
+    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> None:
         k = min(self.components, len(rest) // 2)
         self.network_: MaskedSpanAutoencoder | None = None
         self.basis_, self.variances_ = fit_basis(rest.flux, rest.ivar, k)
@@ -43,7 +43,7 @@ class SpectrumDetector(ResidualDetector):
         self.features_, self.strengths_ = local_features(coefficients @ self.basis_)
         if self.epochs:
             options: dict[str, Any] = {"epochs": self.epochs, "seed": self.seed, "folder": self.folder}
-            self.network_, self.history_ = train_network(rest, self.basis_, **options)
+            self.network_, self.history_ = train_network(rest, self.basis_, **options, **trainer)
 
     def _expect(self, rest: RestSpectra) -> tuple[Float32Array, Float32Array]:
         left = rest.flux if self.network_ is None else rest.flux - reconstruct(self.network_, rest)

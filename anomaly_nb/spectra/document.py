@@ -148,7 +148,7 @@ def _measured(original: Any, reconstructed: Any, mask: Any, size: int, step: int
         raise DataError(f"spectrum {row}, pixel {pixel}: the flux is not finite. Mask it with 0 in `mask`.")
     return _window_measures(pair[0], pair[1], good, size, step)
 
-
+# %% ../../nbs/spectra/09_document.ipynb #a2fa04b8
 def detect_anomalous_regions(
     original_fluxes: npt.ArrayLike,  # (n, L), or (L,) for one spectrum
     reconstructed_fluxes: npt.ArrayLike,  # the same shape

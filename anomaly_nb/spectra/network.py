@@ -114,7 +114,7 @@ def train_network(
     batch_size: int = 64,  # spectra per step
     seed: int = 0,  # of weights, spans and shuffles
     folder: Path | str | None = None,  # for logs and checkpoints; training goes on where it stopped
-    **options: Any,  # passed to `anomaly_nb.training.train`
+    **trainer: Any,  # passed to `anomaly_nb.training.train`, on this machine unless told otherwise
 ) -> tuple[MaskedSpanAutoencoder, pd.DataFrame]:  # the network and a row of losses per epoch
     "Train on hidden spans."
     mean = (rest.flux * rest.ivar).sum(0) / np.maximum(rest.ivar.sum(0), 1e-6)
@@ -133,10 +133,9 @@ def train_network(
         schedule=lambda epoch: 0.5 * (1 + math.cos(math.pi * min(epoch / rounds, 1))) + 1e-3,
         folder=folder,
         seed=seed,
-        accelerator="cpu",
-        **options,
+        **({"accelerator": "cpu"} | trainer),
     )
-    return network, history
+    return network.cpu(), history
 
 
 def reconstruct(

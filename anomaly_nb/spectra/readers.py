@@ -230,7 +230,7 @@ def from_records(
 
 
 def fetch_sparcl(
-    ids: Sequence[int | str],  # target ids
+    ids: Sequence[int | str],  # SPARCL's `specid`: of DESI the target ids
     data_set: str = "DESI-EDR",  # as SPARCL calls it
     *,
     timeout: float = 30.0,  # seconds to wait for an answer
@@ -242,15 +242,17 @@ def fetch_sparcl(
         if client is None:
             from sparcl.client import SparclClient
 
-            client = SparclClient(connect_timeout=timeout, read_timeout=timeout)
-        fields = ["flux", "ivar", "mask", "wavelength", "redshift", "targetid", "ra", "dec", "spectype", "specprimary"]
+            client = SparclClient(connect_timeout=timeout, read_timeout=timeout, announcement=False)
+        fields = ["flux", "ivar", "mask", "wavelength", "redshift", "specid", "ra", "dec", "spectype", "specprimary"]
+        limit = 24_000  # records in one answer, the archive's most; its default of 500 cuts repeated observations off
         records: list[Mapping[str, Any]] = []
         for start in range(0, len(ids), batch):
             chunk = [int(one) for one in ids[start : start + batch]]
-            answer = client.retrieve_by_specid(specid_list=chunk, include=fields, dataset_list=[data_set])
+            options = {"include": list(fields), "dataset_list": [data_set], "limit": limit}
+            answer = client.retrieve_by_specid(specid_list=chunk, **options)
             records += [record for record in answer.records if record.get("specprimary", True)]
     except ImportError as error:
         raise DataError("SPARCL's client is missing. Install it: pip install sparclclient.") from error
     except Exception as error:  # the client raises its own and its HTTP library's errors
         raise DataError(f"SPARCL did not deliver ({type(error).__name__}: {error}). Try again later.") from error
-    return from_records(records, [str(one) for one in ids])
+    return from_records(records, [str(one) for one in ids], key="specid")

@@ -69,7 +69,7 @@ def _draw_row(
     lower.set_ylabel("residual")
     lower.sharex(upper)
 
-
+# %% ../../nbs/spectra/11_report.ipynb #a1922aa4
 def plot_combined_spectra(
     original_fluxes: npt.ArrayLike,  # (n, L)
     reconstructed_fluxes: npt.ArrayLike,  # (n, L)

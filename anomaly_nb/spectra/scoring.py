@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'CHANNELS', 'CLIP', 'window_starts', 'window_statistics', 'relative_windows', 'largest_windows',
-           'log_p_values', 'variance_maps', 'observed_rows']
+           'line_pairs', 'log_p_values', 'variance_maps', 'observed_rows']
 
 # %% ../../nbs/spectra/05_scoring.ipynb #91713f9a
 import numpy as np
 
 from ..core import FloatArray, IntArray
+from .benchmark import LINES
 from .data import Float32Array
-from .preparation import REST_FIRST, REST_PIXELS
+from .preparation import REST_FIRST, REST_PIXELS, REST_WAVELENGTH
 
 # %% ../../nbs/spectra/05_scoring.ipynb #cb5f56c4
 WIDTHS = (5, 15, 50, 150, 400)  # pixels of 69 km/s
@@ -81,6 +82,25 @@ def largest_windows(
 ) -> FloatArray:  # (n, channels)
     "The largest window of each spectrum and channel."
     return np.stack([values.max(axis=1) for values in windows], axis=1, dtype=np.float64, casting="same_kind")
+
+# %% ../../nbs/spectra/05_scoring.ipynb #c74c044a
+_STRONG = np.array([wavelength for wavelength, strength, _ in LINES.values() if strength > 0.3])
+_PEAKS = np.array([-1, 1])[:, None, None] * np.arange(3, 9)[None, :, None] + np.arange(-1, 2)  # (sides, distances, 3)
+
+
+def line_pairs(
+    residual: Float32Array,  # (n, REST_PIXELS) in σ; 0 where there is no information
+    good: Float32Array,  # (n, REST_PIXELS) 1 where there is information, else 0
+) -> FloatArray:  # (n,) in σ; 0 where no strong line was observed
+    "Light on both sides of the strong emission lines, at the distance where it is most."
+    centres = np.abs(REST_WAVELENGTH - _STRONG[:, None]).argmin(axis=1)
+    pixels = (centres[:, None, None, None] + _PEAKS).transpose(2, 0, 1, 3).reshape(_PEAKS.shape[1], -1)
+    clipped = np.clip(residual, -CLIP, CLIP)
+    count = good[:, pixels].sum(axis=2, dtype=np.float64)
+    light = clipped[:, pixels].sum(axis=2, dtype=np.float64) / np.sqrt(np.maximum(count, 1))
+    squares, seen = (values.sum(axis=1, dtype=np.float64) for values in (clipped**2, good))
+    typical = np.sqrt(np.maximum(squares / np.maximum(seen, 1), 1))
+    return np.asarray(np.maximum(light.max(axis=1), 0) / typical, dtype=np.float64)
 
 # %% ../../nbs/spectra/05_scoring.ipynb #f86bc50a
 _BODY = 0.8  # share of normal spectra below which p-values are counted
