@@ -86,7 +86,9 @@ def test_two_processes_train_together(tmp_path):
     script = tmp_path / "spectra_train.py"
     script.write_text("from anomaly_nb.spectra.commands import spectra_train\n\nspectra_train()\n")
     options = ["--device", "cpu", "--devices", "2", "--strategy", "ddp", "--epochs", "4", "--out", tmp_path / "model"]
-    run = subprocess.run([sys.executable, script, tmp_path / "normal.npz", *options], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, script, "--source", tmp_path / "normal.npz", *options], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("kept in") == 1
     spectra_detect(tmp_path / "normal.npz", model=tmp_path / "model", out=tmp_path / "out", figures=0)
