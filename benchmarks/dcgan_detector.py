@@ -3,8 +3,9 @@
     python benchmarks/dcgan_detector.py CHECKPOINT[,CHECKPOINT...] [--audio TRAIN --held-out ENGINES --others OTHERS]
 
 Each checkpoint is a run of the table, beside a discriminator with first weights of another seed; `mean of runs` adds up
-the scores of all runs. Nothing is fitted or chosen on the held-out sounds. Without folders: 24 synthetic engines are
-learnt, 20 with other exhausts and 40 other synthetic sounds are scored.
+the scores of all runs. Nothing is fitted or chosen on the held-out sounds.
+Without folders: 24 synthetic engines are learnt, 20 with other
+exhausts and 40 other synthetic sounds are scored.
 """
 
 from dataclasses import asdict
@@ -34,9 +35,10 @@ def untrained(checkpoint: str, folder: Path, seed: int) -> str:
     model, recipe = content["config"]["model"], content["config"]["recipe"]
     torch.manual_seed(seed)
     network = DCGANDiscriminator(model["features_d"], form.size, 1, "spectral" if recipe["spectral_norm"] else "batch")
-    target = folder / f"untrained_{seed}.tar"
-    torch.save(content | {"discriminator": network.state_dict(), "format": asdict(form)}, target)
-    return str(target)
+    torch.save(
+        content | {"discriminator": network.state_dict(), "format": asdict(form)}, folder / f"untrained_{seed}.tar"
+    )
+    return str(folder / f"untrained_{seed}.tar")
 
 
 def sounds(folder: str) -> list[Audio]:
