@@ -279,7 +279,7 @@ def connect(
     try:
         from distributed import Client
     except ImportError as error:
-        raise DataError("Dask is not installed. Run: pip install 'anomaly_nb[cluster]'") from error
+        raise DataError("Dask is not installed. Run: pip install 'anomaly_nb[cluster]'.") from error
     deadline = time.monotonic() + patience
     while True:
         try:

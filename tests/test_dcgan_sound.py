@@ -22,7 +22,7 @@ from anomaly_nb.dcgan import (
     synthesize_engines,
     write_engines,
 )
-from anomaly_nb.dcgan.spectrograms import prepare_folder, spectral_convergence
+from anomaly_nb.dcgan.spectrograms import prepare_folder, rows_to_magnitude, spectral_convergence
 
 torch.set_num_threads(1)
 
@@ -64,6 +64,14 @@ def test_a_picture_does_not_depend_on_others():
     whole = audio_to_spectrograms(sound)
     alone = audio_to_spectrograms(sound[: SpectrogramFormat().samples])
     assert np.allclose(whole.pictures[0], alone.pictures[0], atol=1e-5)
+
+
+def test_a_quiet_sound_beside_a_loud_one():
+    bank = SpectrogramFormat().bank
+    rows = torch.rand(2, len(bank), 3, generator=torch.Generator().manual_seed(0))
+    rows[0] *= 1e-8
+    both, alone = rows_to_magnitude(rows, bank), rows_to_magnitude(rows[:1], bank)
+    torch.testing.assert_close(both[:1], alone, rtol=1e-3, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["silent", "short", "text", "empty"])

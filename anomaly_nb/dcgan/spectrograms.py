@@ -158,7 +158,8 @@ def rows_to_magnitude(
     iterations: int = 30,  # of the updates
 ) -> Tensor:  # (b, bins, T) amplitudes
     "Frequencies that give these rows, by non-negative least squares."
-    guess = (torch.linalg.pinv(bank) @ rows).clamp_min(1e-6 * float(rows.max()))
+    floor = 1e-6 * rows.amax((-2, -1), keepdim=True)
+    guess = torch.maximum(torch.linalg.pinv(bank) @ rows, floor)
     wanted, gram = bank.T @ rows, bank.T @ bank
     for _ in range(iterations):
         guess = guess * wanted / (gram @ guess + 1e-12)
