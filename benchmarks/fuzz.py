@@ -155,11 +155,12 @@ def gzipped_idx() -> bytes:
 
 def read_published(path: Path) -> None:
     from hashlib import md5
+    from unittest.mock import patch
 
     from anomaly_nb.fmnist import data
 
-    data.MD5["sample-idx3-ubyte"] = md5(idx()).hexdigest()  # as if these two images were published
-    data.read_idx(path)
+    with patch.dict(data.MD5, {"sample-idx3-ubyte": md5(idx()).hexdigest()}):  # as if these two images were published
+        data.read_idx(path)
 
 
 def machine_folder(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell makes its children ignore it
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
