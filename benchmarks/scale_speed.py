@@ -92,14 +92,15 @@ def seconds(items: int = 3000, **engine: object) -> float:
         return time.perf_counter() - start
 
 
-def scaling(rounds: int = 3) -> dict[str, float]:
-    "Two workers against one, in turns."
+def scaling(rounds: int = 5) -> dict[str, float]:
+    "Two workers against one, in turns, each cluster alone on the machine."
     here, cores, one, two = [], [], [], []
-    with cluster(1) as single, cluster(2) as double:
-        for _ in range(rounds):
-            here.append(seconds())
-            cores.append(seconds(workers=2))
+    for _ in range(rounds):
+        here.append(seconds())
+        cores.append(seconds(workers=2))
+        with cluster(1) as single:
             one.append(seconds(scheduler=single))
+        with cluster(2) as double:
             two.append(seconds(scheduler=double))
     return {
         "two processes over one": float(np.median(np.divide(here, cores))),
