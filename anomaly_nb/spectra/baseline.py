@@ -76,6 +76,7 @@ class ModelResiduals(Detector):
 # %% ../../nbs/spectra/06_baseline.ipynb #41116129
 _DIRECTIONS = 6  # in which a new population may differ from the model
 _MARGIN = 0.1  # of the grid that may be missing on top of the largest gap of a normal spectrum
+_ROWS = 16  # spectra whose windows fit into a processor's cache
 
 
 def _gap(rest: RestSpectra) -> FloatArray:
@@ -137,7 +138,7 @@ class CalibratedResiduals(ModelResiduals):
     def _surprises(self, rest: RestSpectra) -> FloatArray:
         "Surprise of each channel, of the pairs of lines and of what is missing, (n, channels + 2)."
         residual, parts = self._residual(rest), [np.zeros((0, len(CHANNELS) + 1))]
-        for rows in (slice(start, start + _BLOCK) for start in range(0, len(rest), _BLOCK)):
+        for rows in (slice(start, start + _ROWS) for start in range(0, len(rest), _ROWS)):
             parts.append(log_p_values(self._largest(rest[rows], residual[rows]), self.normals_))
         return np.column_stack([np.concatenate(parts), self._foreign(rest)])
 
@@ -245,7 +246,7 @@ class SpectrumPCA(ResidualDetector):
     def __init__(
         self,
         components: int = 30,  # spectra in the basis
-        robust: int = 2,  # rounds in which outliers lose weight
+        robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
         holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
         seed: int = 0,  # of that choice

@@ -26,7 +26,7 @@ class SpectrumDetector(ResidualDetector):
         self,
         components: int = 30,  # of the linear head and of the bottleneck
         epochs: int = 40,  # of the network's training; 0 leaves the network out
-        robust: int = 2,  # rounds in which outliers lose weight
+        robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
         holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
         seed: int = 0,  # of that choice, of weights and of training

@@ -46,10 +46,9 @@ def _pairs(rows: Float32Array) -> Float32Array:
     return pairs
 
 
-def _coefficients(matrix: FloatArray, target: npt.NDArray[np.floating]) -> Float32Array:
-    "Solutions (n, k) of n systems of equations."
-    solved = np.linalg.solve(matrix, target[:, :, None].astype(np.float64))
-    return np.asarray(solved[:, :, 0], dtype=np.float32)
+def _times(matrices: FloatArray, vectors: npt.NDArray[np.floating]) -> Float32Array:
+    "Each matrix (n, k, k) times its vector (n, k)."
+    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,15 @@ class Solution:
 
     coefficients: Float32Array  # (n, k)
     weight: Float32Array  # (n, L) final weights
-    matrix: FloatArray  # (n, k, k) of the normal equations with those weights
+    inverse: FloatArray  # (n, k, k) of the matrix of the normal equations with the first weights
     basis: Float32Array  # (k, L)
 
     def again(
         self,
         flux: Float32Array,  # (n, L)
     ) -> Float32Array:  # (n, k)
-        "Coefficients of other fluxes."
-        return _coefficients(self.matrix, product(self.weight * flux, self.basis.T))
+        "Coefficients of other fluxes, in one step from zero: exact where no weight was lost."
+        return _times(self.inverse, product(self.weight * flux, self.basis.T))
 
 # %% ../../nbs/spectra/04_linear.ipynb #5f89a822
 def solve(
@@ -77,19 +76,21 @@ def solve(
     robust: int = 0,  # further rounds in which residuals beyond 3 sigma lose weight
 ) -> Solution:
     "Weighted least squares of every row, with its own weights."
-    k, diagonal, pairs = len(basis), np.arange(len(basis)), _pairs(basis).T
+    k, diagonal = len(basis), np.arange(len(basis))
+    matrix = _symmetric(product(ivar, _pairs(basis).T), k)
+    matrix[:, diagonal, diagonal] += 1 / prior
+    inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+    coefficients = _times(inverse, product(ivar * flux, basis.T))
     weight, sigmas = ivar, np.sqrt(ivar)
-    for remaining in range(robust, -1, -1):
-        matrix = _symmetric(product(weight, pairs), k)
-        matrix[:, diagonal, diagonal] += 1 / prior
-        coefficients = _coefficients(matrix, product(weight * flux, basis.T))
-        if remaining:
-            size = flux - product(coefficients, basis)
-            np.abs(size, out=size)
-            size *= sigmas
-            np.divide(3, np.maximum(size, 3), out=size)
-            weight = ivar * size
-    return Solution(coefficients, weight, matrix, basis)
+    for _ in range(robust):
+        left = flux - product(coefficients, basis)
+        size = np.abs(left)
+        size *= sigmas
+        np.divide(3, np.maximum(size, 3, out=size), out=size)
+        weight = ivar * size
+        left *= weight
+        coefficients += _times(inverse, product(left, basis.T) - coefficients / prior)
+    return Solution(coefficients, weight, inverse, basis)
 
 
 def solve_coefficients(
