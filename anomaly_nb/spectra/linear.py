@@ -7,12 +7,16 @@ __all__ = ['product', 'Solution', 'solve', 'solve_coefficients', 'fit_basis', 'l
 
 # %% ../../nbs/spectra/04_linear.ipynb #94dad37c
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core import FloatArray
 from .data import Float32Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # %% ../../nbs/spectra/04_linear.ipynb #56cda183
 def product(
@@ -46,9 +50,12 @@ def _pairs(rows: Float32Array) -> Float32Array:
     return pairs
 
 
-def _times(matrices: FloatArray, vectors: npt.NDArray[np.floating]) -> Float32Array:
-    "Each matrix (n, k, k) times its vector (n, k)."
-    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0], dtype=np.float32)
+def _solved(factors: "tuple[Tensor, Tensor]", vectors: npt.NDArray[np.floating]) -> Float32Array:
+    "Solutions (n, k) of n systems of equations whose matrices were split into triangles."
+    import torch
+
+    right = torch.from_numpy(vectors[:, :, None].astype(np.float64))
+    return np.asarray(torch.linalg.lu_solve(*factors, right)[:, :, 0].numpy(), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Solution:
 
     coefficients: Float32Array  # (n, k)
     weight: Float32Array  # (n, L) final weights
-    inverse: FloatArray  # (n, k, k) of the matrix of the normal equations with the first weights
+    factors: "tuple[Tensor, Tensor]"  # triangles of the matrices of the normal equations with the first weights
     basis: Float32Array  # (k, L)
 
     def again(
@@ -65,7 +72,7 @@ class Solution:
         flux: Float32Array,  # (n, L)
     ) -> Float32Array:  # (n, k)
         "Coefficients of other fluxes, in one step from zero: exact where no weight was lost."
-        return _times(self.inverse, product(self.weight * flux, self.basis.T))
+        return _solved(self.factors, product(self.weight * flux, self.basis.T))
 
 # %% ../../nbs/spectra/04_linear.ipynb #5f89a822
 def solve(
@@ -76,11 +83,13 @@ def solve(
     robust: int = 0,  # further rounds in which residuals beyond 3 sigma lose weight
 ) -> Solution:
     "Weighted least squares of every row, with its own weights."
+    import torch
+
     k, diagonal = len(basis), np.arange(len(basis))
     matrix = _symmetric(product(ivar, _pairs(basis).T), k)
     matrix[:, diagonal, diagonal] += 1 / prior
-    inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
-    coefficients = _times(inverse, product(ivar * flux, basis.T))
+    factors = torch.linalg.lu_factor(torch.from_numpy(matrix))
+    coefficients = _solved(factors, product(ivar * flux, basis.T))
     weight, sigmas = ivar, np.sqrt(ivar)
     for _ in range(robust):
         left = flux - product(coefficients, basis)
@@ -89,8 +98,8 @@ def solve(
         np.divide(3, np.maximum(size, 3, out=size), out=size)
         weight = ivar * size
         left *= weight
-        coefficients += _times(inverse, product(left, basis.T) - coefficients / prior)
-    return Solution(coefficients, weight, inverse, basis)
+        coefficients += _solved(factors, product(left, basis.T) - coefficients / prior)
+    return Solution(coefficients, weight, factors, basis)
 
 
 def solve_coefficients(

@@ -10,6 +10,7 @@ __all__ = ['REST_FIRST', 'REST_PIXELS', 'REST_WAVELENGTH', 'CALIBRATION', 'RestS
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core import DataError, Described, FloatArray, IntArray
 from .data import LOG_STEP, Float32Array, Spectra, lattice
@@ -41,22 +42,28 @@ class RestSpectra(Described):
 _WINDOW = slice(*np.searchsorted(REST_WAVELENGTH, [5300.0, 5850.0]))
 
 
+def _medians(values: Float32Array, good: npt.NDArray[np.bool_]) -> tuple[FloatArray, IntArray]:
+    "Median of the good values of each row, 0 where there are none, and how many there are."
+    count, rows = good.sum(axis=1), np.arange(len(values))
+    ranked = np.sort(np.where(good, values, np.float32(np.inf)), axis=1)
+    low, high = ranked[rows, np.maximum(count - 1, 0) // 2], ranked[rows, np.minimum(count // 2, values.shape[1] - 1)]
+    return np.where(count > 0, (low + high) / 2, 0).astype(np.float64), count
+
+
 def continuum_scale(
     flux: Float32Array,  # (n, REST_PIXELS) on the rest grid
     ivar: Float32Array,  # (n, REST_PIXELS) 0 = no information
 ) -> FloatArray:  # (n,) positive
     "Typical flux of each spectrum."
-    scales = np.empty(len(flux))
-    for row, (values, weights) in enumerate(zip(flux, ivar, strict=True)):
-        for part, fewest in ((_WINDOW, 50), (slice(None), 1)):
-            good = weights[part] > 0
-            scale = float(np.median(values[part][good])) if good.sum() >= fewest else 0.0
-            noise = 1 / float(np.sqrt(np.median(weights[part][good]) * good.sum())) if scale > 0 else 0.0
-            if scale > 3 * noise > 0:
-                break
-        else:
-            scale = float(np.sqrt(np.median(values[weights > 0] ** 2))) if (weights > 0).any() else 1.0
-        scales[row] = scale or 1.0
+    scales, left = np.ones(len(flux)), np.arange(len(flux))
+    for part, fewest in ((_WINDOW, 50), (slice(None), 1)):
+        weights = ivar[left, part]
+        scale, count = _medians(flux[left, part], weights > 0)
+        noise = 1 / np.sqrt(np.maximum(_medians(weights, weights > 0)[0] * count, 1e-300))
+        trusted = (count >= fewest) & (scale > 3 * noise)
+        scales[left[trusted]], left = scale[trusted], left[~trusted]
+    squares, _ = _medians(flux[left] ** 2, ivar[left] > 0)
+    scales[left] = np.where(squares > 0, np.sqrt(squares), 1)
     return scales
 
 # %% ../../nbs/spectra/02_preparation.ipynb #3301f9c6
