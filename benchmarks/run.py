@@ -33,6 +33,7 @@ QUALITY = [
     ["dcase_detectors"],
     ["fmnist_choice"],
     ["fmnist_quality"],
+    ["fmnist_seeds"],
     ["fmnist_memory"],
     ["dcgan_quality", "train"],
     ["dcgan_quality", "table"],
