@@ -1,5 +1,6 @@
 """What `map_chunks` costs, how it scales from one worker to two, its memory over 100 GB, and what an item costs."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -115,6 +116,13 @@ def peak() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def fresh_peak() -> float:
+    "Give free memory back to Linux and forget the peak; memory of this process now, in MB."
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
 def zeros(path: Path, rows: int, width: int = 1_000_000) -> ArrayFile:
     "A file of zeros that takes no room on the disk."
     with path.open("wb") as file:
@@ -134,31 +142,16 @@ def memory_of_100_gigabytes() -> float:
         return peak() - before
 
 
-def costs() -> pd.DataFrame:
-    "Processor time and bytes of one item of each system, on one core, in batches as the commands use them."
-    import torch
+Work = dict[tuple[str, str], tuple[Callable[[], object], int, int]]  # by item and name: a call, its items, bytes of one
 
-    from anomaly_nb.audio import log_mel, write_audio
-    from anomaly_nb.dcase import SoundDetector, render_clip
-    from anomaly_nb.spectra import SpectrumDetector, simulate_spectra
+
+def curve_work() -> Work:
     from anomaly_nb.srcnn import SpectralResidual
 
-    torch.set_num_threads(1)
-    random = np.random.default_rng(0)
-    day = pd.Series(
-        np.sin(np.arange(1440) / 230) + random.normal(size=1440) / 5, pd.date_range("2026", periods=1440, freq="min")
-    )
-    detector, streams = SpectralResidual().fit(day), SpectralResidual().fit(day)
-    stream = streams.stream(day)
-    spectra = simulate_spectra(300, 0)
-    spectrum_detector = SpectrumDetector(epochs=1).fit(spectra)
-    clips = np.stack([render_clip("fan", 0, number=i, seconds=10).audio for i in range(16)])
-    folder = tempfile.TemporaryDirectory()
-    files = [Path(folder.name) / f"{number}.wav" for number in range(len(clips))]
-    for file, clip in zip(files, clips, strict=True):
-        write_audio(file, clip, 16000)
-    sounds = SoundDetector("knn").fit(files)
-    work: dict[tuple[str, str], tuple[Callable[[], object], int, int]] = {
+    noise, minutes = np.random.default_rng(0).normal(size=1440) / 5, pd.date_range("2026", periods=1440, freq="min")
+    day = pd.Series(np.sin(np.arange(1440) / 230) + noise, minutes)
+    detector, stream = SpectralResidual().fit(day), SpectralResidual().fit(day).stream(day)
+    return {
         ("a new point of a known curve", "SpectralResidual.stream"): (lambda: stream.update(0.5), 1, 8),
         ("a curve of 1,440 points, learned and scored", "SpectralResidual"): (
             lambda: SpectralResidual().fit(day).detect(day),
@@ -166,24 +159,69 @@ def costs() -> pd.DataFrame:
             1440 * 8,
         ),
         ("a curve of 1,440 points, scored", "SpectralResidual"): (lambda: detector.decision_function(day), 1, 1440 * 8),
-        ("a spectrum", "SpectrumDetector"): (
-            lambda: spectrum_detector.decision_function(spectra),
-            300,
-            int(spectra.flux.shape[1]) * 12,
-        ),
-        ("ten seconds of sound, log-mel only", "log_mel"): (lambda: log_mel(clips), 16, 320_000),
-        ("ten seconds of sound, scored", "SoundDetector"): (lambda: sounds.decision_function(files), 16, 320_000),
     }
+
+
+def spectrum_work() -> Work:
+    from anomaly_nb.spectra import SpectrumDetector, simulate_spectra
+
+    spectra = simulate_spectra(300, 0)
+    detector = SpectrumDetector(epochs=1).fit(spectra, progress=False)
+    size = int(spectra.flux.shape[1]) * 12
+    return {("a spectrum", "SpectrumDetector"): (lambda: detector.decision_function(spectra), 300, size)}
+
+
+def image_work() -> Work:
+    from anomaly_nb.fmnist import ImageDetector, load_subset
+
+    images = np.concatenate([load_subset("train")[0]] * 2)[:1024]
+    detector = ImageDetector("CAE", score="ssim", epochs=1).fit(images, progress=False)
+    return {
+        ("an image of 28 by 28 pixels", "ImageDetector"): (lambda: detector.decision_function(images), len(images), 784)
+    }
+
+
+def sound_work(folder: Path) -> Work:
+    from anomaly_nb.audio import log_mel, write_audio
+    from anomaly_nb.dcase import SoundDetector, render_clip
+    from anomaly_nb.dcgan import SpectrogramDetector
+
+    clips = np.stack([render_clip("fan", 0, number=i, seconds=10).audio for i in range(16)])
+    files = [folder / f"{number}.wav" for number in range(len(clips))]
+    for file, clip in zip(files, clips, strict=True):
+        write_audio(file, clip, 16000)
+    machines, engines = SoundDetector("knn").fit(files), SpectrogramDetector("picture").fit(files)
+    return {
+        ("ten seconds of sound, log-mel only", "log_mel"): (lambda: log_mel(clips), 16, 320_000),
+        ("ten seconds of sound, scored", "SoundDetector"): (lambda: machines.decision_function(files), 16, 320_000),
+        ("ten seconds of engine, scored", "SpectrogramDetector"): (
+            lambda: engines.decision_function(files),
+            16,
+            320_000,
+        ),
+    }
+
+
+def costs() -> pd.DataFrame:
+    "Processor time, memory and bytes of one item of each system, on one core, in batches as the commands use them."
+    import torch
+
+    torch.set_num_threads(1)
     rows = []
-    for (item, what), (function, count, size) in work.items():
-        function()
-        best = float("inf")
-        for _ in range(5):
-            start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        for (item, what), (function, count, size) in (
+            curve_work() | spectrum_work() | image_work() | sound_work(Path(folder))
+        ).items():
             function()
-            best = min(best, time.process_time() - start)
-        rows.append({"item": item, "by": what, "ms of one core": best / count * 1e3, "bytes read": size})
-    folder.cleanup()
+            before = fresh_peak()
+            function()
+            memory, best = peak() - before, float("inf")
+            for _ in range(5):
+                start = time.process_time()
+                function()
+                best = min(best, time.process_time() - start)
+            row = {"item": item, "by": what, "ms of one core": best / count * 1e3, "items at a time": count}
+            rows.append(row | {"MB while they are scored": memory, "bytes read": size})
     return pd.DataFrame(rows)
 
 
