@@ -231,7 +231,7 @@ class Intervals:
     events: Events  # finds the clicks
     pairs: FloatArray  # (n, 2) logarithms of successive pauses in training clips, in frames
     rate: float  # mean number of clicks in a training clip
-    width: float = 0.12  # of the density's kernel, in logarithms of a pause
+    width: float = 0.2  # of the density's kernel, in logarithms of a pause
 
     @classmethod
     def fit(
