@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, LogMel
-from ..core import DataError, atomic_path, reading
+from ..core import DataError, atomic_path, folder_lock, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
 from ..training import fit_weights, read_weights, train
@@ -286,25 +286,26 @@ def train_vqvae(
     network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
     held = torch.arange(len(dataset)) % max(len(dataset) // max(len(dataset) // 10, 1), 2) == 1
     target = checkpoint_path(checkpoints, machine_type)
-    train(
-        network,
-        vqvae_loss,
-        Pieces(dataset.data[~held]),
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=partial(torch.optim.Adam, lr=learning_rate),
-        validation=Pieces(dataset.data[held]),
-        folder=target.with_name("training"),
-        run={"learning_rate": learning_rate, "data": sha256(dataset.data.numpy().tobytes()).hexdigest()},
-        seed=seed,
-        callbacks=[best],
-        **options,
-    )
-    size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
-    about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
-    state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
-    with atomic_path(target) as path:
-        torch.save(state, path)
+    with folder_lock(target.parent):
+        train(
+            network,
+            vqvae_loss,
+            Pieces(dataset.data[~held]),
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=partial(torch.optim.Adam, lr=learning_rate),
+            validation=Pieces(dataset.data[held]),
+            folder=target.with_name("training"),
+            run={"learning_rate": learning_rate, "data": sha256(dataset.data.numpy().tobytes()).hexdigest()},
+            seed=seed,
+            callbacks=[best],
+            **options,
+        )
+        size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
+        about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
+        state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
+        with atomic_path(target) as path:
+            torch.save(state, path)
     return target
 
 # %% ../../nbs/dcase/05_vqvae.ipynb #b679e074
