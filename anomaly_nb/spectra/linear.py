@@ -7,16 +7,13 @@ __all__ = ['product', 'Solution', 'solve', 'solve_coefficients', 'fit_basis', 'l
 
 # %% ../../nbs/spectra/04_linear.ipynb #94dad37c
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core import FloatArray
 from .data import Float32Array
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # %% ../../nbs/spectra/04_linear.ipynb #56cda183
 def product(
@@ -50,7 +47,7 @@ def _pairs(rows: Float32Array) -> Float32Array:
     return pairs
 
 
-def _solved(factors: "tuple[Tensor, Tensor]", vectors: npt.NDArray[np.floating]) -> Float32Array:
+def _solved(factors: tuple[Any, Any], vectors: npt.NDArray[np.floating]) -> Float32Array:
     "Solutions (n, k) of n systems of equations whose matrices were split into triangles."
     import torch
 
@@ -64,7 +61,7 @@ class Solution:
 
     coefficients: Float32Array  # (n, k)
     weight: Float32Array  # (n, L) final weights
-    factors: "tuple[Tensor, Tensor]"  # triangles of the matrices of the normal equations with the first weights
+    factors: tuple[Any, Any]  # tensors: triangles of the matrices of the normal equations with the first weights
     basis: Float32Array  # (k, L)
 
     def again(
