@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INTRODUCTION', 'SERIES', 'SERIES_OWN', 'GALAXIES', 'GALAXIES_OWN', 'ENGINES', 'ENGINES_OWN', 'IMAGES', 'IMAGES_OWN',
            'MACHINES', 'MACHINES_OWN', 'CHAPTERS', 'Chapter', 'figure_html', 'sound_html', 'chapter_html',
-           'idea_figure', 'report_html', 'srcnn_chapter', 'spectra_chapter', 'dcgan_chapter', 'fmnist_chapter',
-           'dcase_chapter', 'fingerprint', 'kept_chapter', 'anomaly_nb_tour']
+           'idea_figure', 'report_html', 'srcnn_chapter', 'spectra_chapter', 'painted_engines', 'dcgan_chapter',
+           'fmnist_chapter', 'dcase_chapter', 'fingerprint', 'kept_chapter', 'anomaly_nb_tour']
 
 # %% ../nbs/07_tour.ipynb #a7a0c023
 import base64
@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -289,12 +290,40 @@ def _levels(sounds: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
     return np.array(rows)
 
 # %% ../nbs/07_tour.ipynb #d46e5cab
+def painted_engines(
+    epochs: int,  # passes over the pictures
+) -> npt.NDArray[np.float32]:  # (16, 1, 64, 64) in [0, 1]
+    "What a small DCGAN paints after a training on synthetic engines."
+    from anomaly_nb.dcgan.config import load_config
+    from anomaly_nb.dcgan.engines import write_engines
+    from anomaly_nb.dcgan.spectrograms import SpectrogramFormat, prepare_folder
+    from anomaly_nb.dcgan.training import train_dcgan
+
+    with tempfile.TemporaryDirectory() as name:
+        sounds, dataset, run = (Path(name) / part for part in ("sounds", "dataset", "run"))
+        write_engines(sounds, 16, seconds=2.0)
+        prepare_folder(sounds, dataset, SpectrogramFormat(64))
+        places = {"base_path": str(dataset), "output_dir": str(run)}
+        small = {"image_size": 64, "epochs": epochs, "device": "cpu", "convergence": {"enabled": False}}
+        train_dcgan(load_config("config_small", **places, **small), progress=False)
+        return np.asarray(np.load(run / f"samples/epoch_{epochs:03d}.npy"), np.float32)
+
+
+def _painted_figure(painted: npt.NDArray[np.float32]) -> Figure:
+    figure, axes = plt.subplots(1, 6, figsize=(9, 1.7), layout="constrained")
+    for ax, picture in zip(axes, painted, strict=False):
+        ax.imshow(picture[0], origin="lower", cmap="magma", vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[])
+    return figure
+
+# %% ../nbs/07_tour.ipynb #1ed5e64a
 def dcgan_chapter(
-    quick: bool = False,  # fewer sounds
+    quick: bool = False,  # fewer sounds, a shorter training
 ) -> Chapter:
-    "Engines to pictures and back, and engines among other sounds."
+    "Engines to pictures and back, new engines painted, and engines among other sounds."
     from anomaly_nb.dcgan import SpectrogramDetector, audio_to_spectrograms, spectrogram_to_audio, synthesize_engines
     from anomaly_nb.dcgan.engines import OTHER_SOUNDS, TEST_EXHAUSTS, band_matched, synthesize_other
+    from anomaly_nb.dcgan.spectrograms import SpectrogramFormat
 
     count = 12 if quick else 40
     learned = [band_matched(sound) for sound in synthesize_engines(2 * count, seed=0)[0]]
@@ -325,16 +354,25 @@ def dcgan_chapter(
         ax.imshow(audio_to_spectrograms(sound).pictures[0, 0], origin="lower", aspect="auto", cmap="magma")
         ax.set(title=title, xlabel="frame")
     axes[0].set_ylabel("row, low to high frequency")
+    painted = painted_engines(40 if quick else 150)
+    unheard = np.concatenate(list(spectrogram_to_audio(painted[:4], SpectrogramFormat(64))))
     return Chapter(
         "Engine sounds",
         "A recording becomes pictures that can be turned back into sound, which a generator can learn to paint. The "
         "same pictures, or the embedding of a sound, tell engines from other sounds after hearing engines only.",
         ENGINES,
         ENGINES_OWN,
-        [(figure, "Pictures of two engines with exhausts that were not learned from, and of two other sounds.")],
+        [
+            (figure, "Pictures of two engines with exhausts that were not learned from, and of two other sounds."),
+            (_painted_figure(painted), "Pictures of engines that nobody has built, painted by a small generator."),
+        ],
         pd.DataFrame.from_dict(rows, orient="index"),
         f"{count} engines with unknown exhausts among {count} other sounds.",
-        ((engines[0], 22050, "An engine."), (back, 22050, "The same, back from its pictures by Griffin-Lim.")),
+        (
+            (engines[0], 22050, "An engine."),
+            (back, 22050, "The same, back from its pictures by Griffin-Lim."),
+            (unheard, 22050, "Four of the painted ones."),
+        ),
     )
 
 # %% ../nbs/07_tour.ipynb #aebbc8fa
