@@ -380,7 +380,7 @@ class Shards:
         return join(parts)
 
     def __repr__(self) -> str:
-        return f"Shards: {len(self)} rows in {len(self.records)} chunks, {len(self.failed)} items failed"
+        return f"Shards: {len(self)} rows in {len(self.records)} chunks, {len(self.failed)} failed"
 
     def _repr_html_(self) -> str:
         facts = {"rows": len(self), "chunks": len(self.records), "failed": len(self.failed), "folder": self.folder.name}
@@ -569,5 +569,5 @@ def map_chunks(
         write_manifest(out, job, Shards(out).records)
     result = Shards(out)
     if len(result.failed):
-        logger.warning("%d items failed; `failed` and %s say why.", len(result.failed), out / MANIFEST)
+        logger.warning("Items that failed: %d; `failed` and %s say why.", len(result.failed), out / MANIFEST)
     return result
