@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from anomaly_nb.dcgan import (
     synthesize_engines,
     write_engines,
 )
+from anomaly_nb.dcgan.networks import DCGANDiscriminator
 from anomaly_nb.dcgan.spectrograms import prepare_folder, rows_to_magnitude, spectral_convergence
 
 torch.set_num_threads(1)
@@ -150,6 +152,25 @@ def test_detector_contract(tmp_path):
     assert set(detector.predict(engines)) <= {0, 1} and len(detector.detect(engines)) == 8
     with pytest.raises(DataError, match="4 or more"):
         SpectrogramDetector("picture").fit(engines[:3])
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_a_fitted_detector_needs_no_checkpoint(tmp_path, norm):
+    engines, checkpoint = list(synthesize_engines(6, seconds=1.0)[0]), tmp_path / "judge.tar"
+    judge = DCGANDiscriminator(8, 64, norm=norm)
+    judge(torch.rand(4, 1, 64, 64))  # the running means are no longer the first ones
+    recipe = {
+        "model": {"features_d": 8, "image_size": 64, "channels": 1},
+        "recipe": {"spectral_norm": norm == "spectral"},
+    }
+    content = {"discriminator": judge.state_dict(), "config": recipe, "format": asdict(SpectrogramFormat(64))}
+    torch.save(content, checkpoint)
+    detector = SpectrogramDetector(checkpoint=str(checkpoint), against="neighbours").fit(engines)
+    scores = detector.decision_function(engines)
+    detector.save(tmp_path / "kept")
+    checkpoint.write_bytes(b"another")
+    assert np.array_equal(detector.decision_function(engines), scores)
+    assert np.array_equal(SpectrogramDetector.load(tmp_path / "kept").decision_function(engines), scores)
 
 
 def command(folder, name, *options):

@@ -42,9 +42,91 @@ def test_a_night_with_faults(model, night, tmp_path):
     spectra_detect(night, model=model, out=tmp_path / "out", figures=1)
     table, skipped = (pd.read_csv(tmp_path / "out" / name) for name in ("table.csv", "skipped.csv"))
     assert len(table) == 6 and len(skipped) == 4
-    assert {"cut", "page", "empty"} < set(skipped["id"])
+    assert {"cut.fits", "page.fits", "empty.csv", "table.npz"} == set(skipped["file"])
+    assert skipped.set_index("file").loc["table.npz", "id"] == simulate_spectra(4, 3).ids[1]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["spectra"] == 6
     assert len(list((tmp_path / "out" / "figures").iterdir())) == 1
+
+
+def write_desi(folder, spectra, redshifts):
+    "A coadd file with three arms on DESI's grid, and the redrock file beside it."
+    from astropy.io import fits
+
+    ids = np.arange(11, 11 + len(spectra))
+    hdus = [fits.PrimaryHDU()]
+    columns = [fits.Column("TARGETID", "K", array=ids)]
+    columns += [fits.Column(f"TARGET_{axis}", "D", array=np.zeros(len(ids))) for axis in ("RA", "DEC")]
+    hdus.append(fits.BinTableHDU.from_columns(columns, name="FIBERMAP"))
+    for arm, start, stop in (("B", 3600, 5800), ("R", 5760, 7620), ("Z", 7520, 9824)):
+        wavelength = np.arange(start, stop, 0.8)
+        parts = {"WAVELENGTH": wavelength}
+        for name in ("flux", "ivar"):
+            rows = [np.interp(wavelength, spectra.wavelength, row, 0, 0) for row in getattr(spectra, name)]
+            parts[name.upper()] = np.array(rows, ">f4")
+        hdus += [fits.ImageHDU(values, name=f"{arm}_{name}") for name, values in parts.items()]
+    folder.mkdir(parents=True)
+    fits.HDUList(hdus).writeto(folder / "coadd-main-1.fits")
+    if redshifts:
+        columns = [fits.Column("TARGETID", "K", array=ids[::-1]), fits.Column("Z", "D", array=spectra.z[::-1])]
+        table = fits.BinTableHDU.from_columns(columns, name="REDSHIFTS")
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(folder / "redrock-main-1.fits")
+
+
+def write_csv(path, spectra, row, z):
+    table = pd.DataFrame({name: getattr(spectra, name)[row] for name in ("flux", "ivar")})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.assign(wavelength=spectra.wavelength, **({"z": z} if z else {})).to_csv(path, index=False)
+
+
+def test_redshifts_of_every_format(model, tmp_path):
+    spectra, found = simulate_spectra(3, 7), tmp_path / "found"
+    write_desi(tmp_path / "night" / "desi", spectra, redshifts=True)
+    write_csv(tmp_path / "night" / "one.csv", spectra, 0, spectra.z[0])
+    write_csv(tmp_path / "night" / "two.CSV", spectra, 1, None)
+    pd.DataFrame({"id": ["two"], "z": [spectra.z[1]]}).to_csv(tmp_path / "z.txt", index=False)
+    spectra_detect(tmp_path / "night", model=model, out=found, figures=0, redshifts=str(tmp_path / "z.txt"))
+    table = pd.read_csv(found / "table.csv", dtype={"id": str}).set_index(["file", "id"])["z"]
+    expected = {("desi/coadd-main-1.fits", str(11 + row)): z for row, z in enumerate(spectra.z)}
+    expected |= {("one.csv", "one"): spectra.z[0], ("two.CSV", "two"): spectra.z[1]}
+    assert table.to_dict() == pytest.approx(expected)
+    assert len(pd.read_csv(found / "skipped.csv")) == 0
+    with pytest.raises(SystemExit, match="results of another redshift table"):
+        spectra_detect(tmp_path / "night", model=model, out=found, figures=0)
+    spectra_detect(tmp_path / "night", model=model, out=tmp_path / "without", figures=0)
+    assert pd.read_csv(tmp_path / "without" / "skipped.csv")["file"].tolist() == ["two.CSV"]
+
+
+def test_redshifts_that_are_not_there(model, tmp_path):
+    write_desi(tmp_path / "night", simulate_spectra(2, 7), redshifts=False)
+    spectra_detect(tmp_path / "night", model=model, out=tmp_path / "out", figures=0)
+    assert len(pd.read_csv(tmp_path / "out" / "skipped.csv")) == 2
+    (tmp_path / "z.csv").write_text("name,z\n11,0.1\n")
+    with pytest.raises(SystemExit, match=r"z\.csv.*columns id and z"):
+        spectra_detect(tmp_path / "night", model=model, out=tmp_path / "other", redshifts=str(tmp_path / "z.csv"))
+
+
+def test_equal_names_in_two_folders(model, tmp_path):
+    spectra, out = simulate_spectra(2, 7), tmp_path / "out"
+    spectra.flux[:, 2000:2400] *= 3  # both are anomalous
+    for row, part in enumerate("ab"):
+        write_csv(tmp_path / "night" / part / "same.csv", spectra, row, spectra.z[row])
+        (tmp_path / "night" / part / "cut.fits").write_bytes(b"SIMPLE")
+    spectra_detect(tmp_path / "night", model=model, out=out, figures=2)
+    assert set(pd.read_csv(out / "table.csv")["file"]) == {"a/same.csv", "b/same.csv"}
+    assert set(pd.read_csv(out / "skipped.csv")["file"]) == {"a/cut.fits", "b/cut.fits"}
+    pictures = [path.relative_to(out / "figures").as_posix() for path in (out / "figures").rglob("*.png")]
+    assert sorted(pictures) == ["a/same.csv.png", "b/same.csv.png"]
+
+
+def test_the_most_anomalous_are_drawn(model, tmp_path):
+    spectra = simulate_spectra(4, 7)
+    for row, factor in enumerate((2, 6, 3, 4)):
+        spectra.flux[row, 2000:2400] *= factor
+    write_table(spectra, tmp_path / "night.npz")
+    spectra_detect(tmp_path / "night.npz", model=model, out=tmp_path / "out", figures=2)
+    best = pd.read_csv(tmp_path / "out" / "table.csv")["id"].head(2)
+    drawn = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert drawn == {f"night.npz-{name}.png" for name in best}
 
 
 def test_resume_gives_the_same(model, night, tmp_path):

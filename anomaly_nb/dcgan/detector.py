@@ -7,9 +7,10 @@ __all__ = ['METHODS', 'picture_features', 'discriminator_features', 'load_discri
            'SpectrogramDetector']
 
 # %% ../../nbs/dcgan/08_detector.ipynb #5af5c5fa
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -113,18 +114,38 @@ class EngineModel(Detector):
             raise DataError(f"{x if isinstance(x, str | Path) else 'The sound'}: silent, or shorter than 20 ms.")
         return band_matched(sound, self.cutoff, rate) if self.cutoff else sound
 
+    def _open(self) -> None:
+        "Read the checkpoint, which is not needed any more afterwards."
+        network, form = load_discriminator(self.checkpoint) if self.checkpoint else (None, SpectrogramFormat())
+        if network is None and self.method == "discriminator":
+            raise DataError("method 'discriminator' needs the checkpoint of a training. Give one, or choose another.")
+        self.network_ = network if self.method == "discriminator" else None
+        self.format_ = asdict(form)
+
     def _look(self) -> tuple[Callable[[Audio], FloatArray], int]:
         "What turns a sound into features `(windows, features)`, and the sample rate it expects."
-        network, form = load_discriminator(self.checkpoint) if self.checkpoint else (None, SpectrogramFormat())
+        form, network = SpectrogramFormat(**self.format_), self.network_
         rate = form.sample_rate
         if self.method == "embedding":
             return lambda sound: embed_sounds(sound, rate), rate
-        if self.method == "picture":
-            return lambda sound: picture_features(audio_to_spectrograms(sound, rate, form).pictures), rate
         if network is None:
-            raise DataError("method 'discriminator' needs the checkpoint of a training. Give one, or choose another.")
-        judge = network
-        return lambda sound: discriminator_features(judge, audio_to_spectrograms(sound, rate, form).pictures), rate
+            return lambda sound: picture_features(audio_to_spectrograms(sound, rate, form).pictures), rate
+        return lambda sound: discriminator_features(network, audio_to_spectrograms(sound, rate, form).pictures), rate
+
+    def _fitted_state(self) -> dict[str, Any]:
+        state = super()._fitted_state()
+        network = state.pop("network_")
+        state["options_"] = None if network is None else network.options
+        weights = {} if network is None else network.state_dict()
+        return state | {f"network.{name}": value.numpy() for name, value in weights.items()}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+        super()._restore({name: value for name, value in state.items() if not name.startswith("network.")})
+        self.network_ = None
+        if (options := state["options_"]) is not None:
+            self.network_ = DCGANDiscriminator(**options).eval()
+            self.network_.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
 
     def _learn(self, right: list[FloatArray], wrong: list[FloatArray]) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -149,6 +170,7 @@ class SpectrogramDetector(EngineModel):
             raise DataError(f"No {self.method!r} against {self.against!r}. Methods are {', '.join(METHODS)}.")
         if not 0 < self.contamination < 0.5 or len(X) < 4:
             raise DataError(f"{len(X)} recordings, contamination {self.contamination}: 4 or more, and 0 to 0.5.")
+        self._open()
         look, rate = self._look()
         sounds = [self._sound(x, rate) for x in X]
         parts = [look(sound) for sound in sounds]

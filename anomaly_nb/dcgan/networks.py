@@ -102,6 +102,7 @@ class DCGANDiscriminator(nn.Module):
         if channels < 1 or norm not in ("batch", "spectral"):
             raise DataError(f"A discriminator cannot have {channels=}, {norm=}.")
         self.shape = (channels, image_size, image_size)
+        self.options = {"features_d": features_d, "image_size": image_size, "channels": channels, "norm": norm}
         widths = layer_widths(image_size, features_d)[::-1]
         steps = zip([channels, *widths[:-1]], widths, strict=True)
         self.layers = nn.Sequential(*(_halving(a, b, norm, first=i == 0) for i, (a, b) in enumerate(steps)))
