@@ -43,7 +43,9 @@ def command_line() -> Iterator[None]:
         yield
     except DataError as error:
         raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        notes = getattr(stop, "__notes__", ["What is finished is kept; the same command goes on from there."])
+        logging.getLogger(__name__).warning("Stopped. %s", " ".join(notes))
         raise SystemExit(130) from None
 
 # %% ../nbs/00_core.ipynb #25dd6e8a

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Source', 'Rows', 'Task', 'Finished', 'Engine', 'PATIENCE', 'logger', 'MANIFEST', 'KINDS', 'ArrayFile', 'Sliceable',
            'Chunk', 'chunks', 'Outcome', 'check_rows', 'encode', 'decode', 'join', 'describe', 'attempt', 'run_here',
-           'leave_with', 'run_on_cores', 'connect', 'run_on_cluster', 'Shards', 'describe_source', 'describe_function',
-           'open_job', 'write_manifest', 'keep', 'survivors', 'choose_engine', 'outcomes', 'map_chunks']
+           'leave_with', 'run_on_cores', 'connect', 'run_on_cluster', 'Shards', 'describe_content', 'describe_source',
+           'describe_function', 'open_job', 'write_manifest', 'keep', 'survivors', 'choose_engine', 'outcomes',
+           'map_chunks']
 
 # %% ../nbs/06_scale.ipynb #6c385bb8
 import hashlib
@@ -15,6 +16,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import threading
 import time
 import zipfile
@@ -404,21 +406,33 @@ def _record(line: str) -> dict[str, Any] | None:
     return record if whole or ("function" in record and "chunk" not in record) else None
 
 # %% ../nbs/06_scale.ipynb #0d2976fc
+def describe_content(value: object) -> str:
+    "A digest of what a value holds, or the name of its type where that cannot be told."
+    import joblib
+
+    try:
+        return str(joblib.hash(value))[:16]
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return type(value).__name__
+
+
 def describe_source(source: Source) -> str:
-    "What tells one source from another, without reading it."
+    "What tells one source from another: files by their names, values in memory by what they hold."
+    file = getattr(source, "path", None) or getattr(source, "filename", None)
     if hasattr(source, "shape") and hasattr(source, "dtype"):
-        name = getattr(source, "path", "")
-        return f"array {tuple(source.shape)} {source.dtype} {name}".strip()
-    if isinstance(source, list | tuple) and all(isinstance(item, str | Path | int) for item in source):
-        return f"{len(source)} items {hashlib.sha256(repr([str(item) for item in source]).encode()).hexdigest()[:16]}"
+        content = describe_content(source) if isinstance(source, np.ndarray) and not file else file or ""
+        return f"array {tuple(source.shape)} {source.dtype} {content}".strip()
+    if isinstance(source, list | tuple):
+        return f"{len(source)} items {describe_content([str(x) if isinstance(x, Path) else x for x in source])}"
     return f"{len(source)} items" if isinstance(source, Sliceable) else "iterator"
 
 
 def describe_function(function: Callable[..., Any]) -> str:
-    "A function's name, or that of the function it was made from by `functools.partial`."
+    "A function's name; for one that was made by `functools.partial` also a digest of its arguments."
     inner = function.func if isinstance(function, partial) else function
     owner = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{owner.__module__}.{owner.__qualname__}"
+    name = f"{owner.__module__}.{owner.__qualname__}"
+    return f"{name} {describe_content((function.args, function.keywords))}" if isinstance(function, partial) else name
 
 
 def open_job(
@@ -563,8 +577,8 @@ def map_chunks(
                 for chunk, outcome in finished:
                     keep(out, chunk.number, outcome)
                     bar.update()
-        except KeyboardInterrupt:
-            logger.warning("Stopped. What is finished is kept in %s; the same call goes on from there.", out)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"What is finished is kept in {out}; the same call goes on from there.")
             raise
         write_manifest(out, job, Shards(out).records)
     result = Shards(out)

@@ -247,8 +247,9 @@ def _fit(
             f"is kept in {kept[0].path.parent}; the same call goes on from there" if kept else "is lost: give a folder"
         )
         epochs = kept[0].epochs if kept else trainer.current_epoch
-        logger.warning("Interrupted. What the %d finished epochs gave %s.", epochs, place)
-        raise KeyboardInterrupt from None
+        stop = KeyboardInterrupt()
+        stop.add_note(f"What the {epochs} finished epochs gave {place}.")
+        raise stop from None
 
 # %% ../nbs/03_training.ipynb #cbe1aba4
 def train_module(

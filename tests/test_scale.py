@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,14 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
 
 def test_another_job_in_the_folder(tmp_path: Path) -> None:
     map_chunks(jobs.squares, [1, 2, 3], tmp_path, run={"model": "a"})
+    for before, after in (([np.ones(2)], [np.zeros(2)]), (np.arange(3), np.arange(1, 4)), ([1.5], [2.5])):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        map_chunks(np.asarray, before, out)
+        with pytest.raises(DataError, match="holds another job"):
+            map_chunks(np.asarray, after, out)
+    map_chunks(partial(np.multiply, 2), [1, 2, 3], tmp_path / "twice")
+    with pytest.raises(DataError, match="holds another job"):
+        map_chunks(partial(np.multiply, 3), [1, 2, 3], tmp_path / "twice")
     for changed in ({"run": {"model": "b"}}, {"run": {"model": "a"}, "chunk_size": 2}):
         with pytest.raises(DataError, match="holds another job"):
             map_chunks(jobs.squares, [1, 2, 3], tmp_path, **changed)
@@ -198,7 +207,7 @@ def test_full_disk(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="becomes another user")
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     code = (
-        "import os, filelock, numpy as np, pandas.io.parquet\n"
+        "import os, filelock, joblib, numpy as np, pandas.io.parquet\n"
         "from anomaly_nb.core import DataError\nfrom anomaly_nb.scale import map_chunks\nos.setuid(65534)\n"
         f"try: map_chunks(np.asarray, [1], {str(tmp_path / 'out')!r})\nexcept DataError as error: print(error)"
     )

@@ -280,15 +280,20 @@ def srcnn_detect(
     "Find the anomalies of one curve, or of a folder of curves. Example: srcnn_detect load.csv --side upper"
     with command_line():
         source = Path(file)
-        judge = partial(detect_files, side=side, checkpoint=checkpoint)  # type: ignore[arg-type]
+        weights = str(Path(checkpoint).resolve()) if checkpoint else ""
+        if weights and not Path(weights).is_file():
+            raise DataError(f"{checkpoint}: no such checkpoint. Give the file of a published network's weights.")
+        run = {"side": side, "checkpoint": sha256(Path(weights).read_bytes()).hexdigest() if weights else ""}
+        judge = partial(detect_files, side=side, checkpoint=weights)  # type: ignore[arg-type]
         if not source.is_dir():
             target = Path(out) if out else source.with_name(f"{source.stem}_anomalies.csv")
             _write_and_show(judge([file]).drop(columns="file"), target)
             return
-        files, target = sorted(map(str, source.resolve().rglob("*.csv"))), Path(out or f"{source}_anomalies")
-        if not files:
+        named = source if source.name not in ("", "..") else source.resolve()  # "." has no name
+        target = Path(out or f"{named}_anomalies")
+        found = (path for path in source.resolve().rglob("*.csv") if not path.is_relative_to(target.resolve()))
+        if not (files := sorted(map(str, found))):
             raise DataError(f"{file}: no .csv file here. Check the path.")
-        run = {"side": side, "checkpoint": sha256(Path(checkpoint).read_bytes()).hexdigest() if checkpoint else ""}
         engine = {"workers": workers, "scheduler": scheduler or None}
         shards = map_chunks(judge, files, target, chunk_size=chunk_size, run=run, **engine)  # type: ignore[arg-type]
         with atomic_path(target / "failed.csv") as path:
