@@ -56,6 +56,25 @@ def test_labels_take_no_part(task, tmp_path):
     np.testing.assert_allclose(table["roc_auc"], 1 - swapped["roc_auc"])
 
 
+def test_a_folder_belongs_to_one_task_and_seed(task, tmp_path):
+    rows, others = {"Autoencoder": ROWS["Autoencoder"]}, task._replace(test=task.test[::-1])
+    run_grid(rows, ["mse"], task, tmp_path)
+    for again, seed in ((task, 1), (others, 0)):
+        with pytest.raises(DataError, match="other images or another seed"):
+            run_grid(rows, ["mse"], again, tmp_path, seed=seed)
+
+
+def test_a_training_folder_belongs_to_one_model_loss_and_data(task, tmp_path):
+    def fit(loss="mse", model="Autoencoder", images=task.train):
+        detector = ImageDetector(model, loss, score="pixel", epochs=1, batch_size=32)
+        return detector.fit(images, folder=tmp_path)
+
+    fit()
+    for changed in ({"loss": "ssim"}, {"model": "VAE"}, {"images": task.train[::-1]}):
+        with pytest.raises(DataError, match="run"):
+            fit(**changed)
+
+
 def test_two_at_a_time_gives_the_same(task, tmp_path):
     rows = {name: ROWS["Autoencoder"] for name in ("Autoencoder", "VAE")}
     one, two = (run_grid(rows, TERMS, task, tmp_path / str(n), workers=n) for n in (1, 2))

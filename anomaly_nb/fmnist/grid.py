@@ -7,12 +7,14 @@ __all__ = ['logger', 'Models', 'Losses', 'read_grid', 'run_cell', 'cell_name', '
            'grid_table', 'best_cells', 'do_cells', 'run_grid']
 
 # %% ../../nbs/fmnist/15_grid.ipynb #2b12cb46
+import json
 import logging
 import os
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core import DataError, FloatArray, folder_lock, load_state, save_state
+from ..core import DataError, FloatArray, atomic_path, folder_lock, load_state, reading, save_state
 from .base import build_model, image_tensor
 from .baselines import judge
 from .data import Protocol
@@ -179,6 +181,21 @@ def do_cells(
     return pd.DataFrame({"folder": [folder for folder, _ in cells]})
 
 
+def _claim(folder: Path, task: Protocol, seed: int) -> None:
+    "Make a folder this task's and this seed's. Raises `DataError` if it is another's."
+    digest = sha256()
+    for images in (task.train, task.validation, task.test):
+        digest.update(np.asarray(images).tobytes())
+    path, now = folder / "task.json", {"seed": seed, "images": digest.hexdigest()[:16]}
+    if not path.exists():
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(now))
+    with reading(path, "Delete the folder, or choose another one."):
+        known = json.loads(path.read_text())
+    if known != now:
+        raise DataError(f"{folder}: holds cells of other images or another seed ({known}). Choose another one.")
+
+
 def run_grid(
     models: Models | Sequence[str],  # arguments of the cell by row name, or names of models
     losses: Losses | Sequence[str],  # weights of terms by row name, or modes like "mse+ssim"
@@ -190,14 +207,16 @@ def run_grid(
     scheduler: str | None = None,  # address of a Dask scheduler instead; its workers must see the folder
     progress: bool | None = None,  # progress bar; None shows one except in tests
 ) -> pd.DataFrame:  # as by `grid_table`
-    "Run all cells that are not finished, and make the table. A failed cell is recorded, and the others go on."
+    "Run cells that are not finished; a failed one is recorded. Raises `DataError` for a folder of another task or seed."
     folder = Path(folder).resolve()
     wanted = {folder / cell_name(*names): settings for names, settings in cells_of(models, losses).items()}
-    missing = [(str(cell), settings) for cell, settings in wanted.items() if not finished(cell, settings)]
-    logger.info("%d of %d cells are finished", len(wanted) - len(missing), len(wanted))
     hide = "IN_TEST" in os.environ if progress is None else not progress
     work = partial(do_cells, task=task, seed=seed)
-    with folder_lock(folder), tqdm(total=len(missing), desc="cells", disable=hide) as bar:
+    with folder_lock(folder), tqdm(desc="cells", disable=hide) as bar:
+        _claim(folder, task, seed)
+        missing = [(str(cell), settings) for cell, settings in wanted.items() if not finished(cell, settings)]
+        logger.info("%d of %d cells are finished", len(wanted) - len(missing), len(wanted))
+        bar.reset(total=len(missing))
         for chunk, outcome in outcomes(work, missing, workers=workers, scheduler=scheduler):
             for _, _, reason in outcome.failed:  # its process died
                 save_state(chunk.items[0][0], {"settings": chunk.items[0][1], "reason": reason})

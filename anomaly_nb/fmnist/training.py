@@ -10,11 +10,13 @@ import resource
 import sys
 from contextlib import nullcontext, suppress
 from functools import partial
+from hashlib import sha256
 from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
@@ -187,6 +189,10 @@ def train_model(
     histories = list[pd.DataFrame]()
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress, "mixed": mixed}
     common |= {"processor": processor, "patience": patience}
+    kinds = {"model": type(model).__name__, "parameters": sum(weight.numel() for weight in model.parameters())}
+    weights = getattr(criterion, "weights", type(criterion).__name__)
+    learnt = sha256(np.asarray(normals).tobytes()).hexdigest()[:16]
+    common["run"] = kinds | {"loss": weights, "learning_rate": learning_rate, "factor": factor, "data": learnt}
     for name, (length, rate) in stages.items():
         where = None if place is None else place / name
         history = _stage(model, images, held, criterion, epochs=length, learning_rate=rate, folder=where, **common)
