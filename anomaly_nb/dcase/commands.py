@@ -102,9 +102,8 @@ def dcase_train_vqvae(
     from anomaly_nb.training import device_options
 
     with command_line():
-        folder = checkpoints or Path("checkpoints") / ("" if preset == "full" else preset)
         options = device_options(device, devices, nodes, strategy)
-        path = train_vqvae(root, machine_type, folder, preset, epochs, batch_size, lr, seed, **options)
+        path = train_vqvae(root, machine_type, checkpoints, preset, epochs, batch_size, lr, seed, **options)
         logger.info("The network is in %s", path)
 
 # %% ../../nbs/dcase/08_commands.ipynb #3bb70233

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'OFFICIAL_BASELINE', 'NormalSound', 'SoundMethods', 'Sound
            'evaluate_detector']
 
 # %% ../../nbs/dcase/07_detector.ipynb #0e86ec3f
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,6 +122,8 @@ class SoundMethods(Detector):
 class SoundDetector(SoundMethods):
     "Scores recordings by how far they are from normal ones. Fit it to sound files of one type or one machine."
 
+    about_: dict[str, Any] | None  # scale and size of the network in a saved detector
+
     def __init__(
         self,
         method: str = "knn",  # one of `METHODS`
@@ -132,7 +134,7 @@ class SoundDetector(SoundMethods):
         seed: int = 0,  # for "gmm"
     ) -> None:
         self.method, self.contamination, self.neighbours = method, contamination, neighbours
-        self.components, self.checkpoint, self.seed = components, checkpoint, seed
+        self.components, self.checkpoint, self.seed = components, str(checkpoint), seed
 
     def fit(self, X: Sequence[Path | str]) -> Self:
         "Learn from the files of normal recordings. Raises `DataError` for fewer than 4, or an unknown method."
@@ -142,6 +144,7 @@ class SoundDetector(SoundMethods):
             raise DataError(f"contamination is {self.contamination}; it must lie between 0 and 0.5.")
         if len(X) < 4:
             raise DataError(f"{len(X)} recordings are too few to learn what is normal. Give at least 4.")
+        self.network_ = self._open()
         raw = self._raw(X)
         self.centre_, self.scale_ = raw.mean(axis=0), raw.std(axis=0) + 1e-6
         features = (raw - self.centre_) / self.scale_
@@ -151,15 +154,39 @@ class SoundDetector(SoundMethods):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
+    def _open(self) -> Any:
+        "The network of the checkpoint, which is not needed any more afterwards."
+        if self.method != "vqvae":
+            return None
+        from anomaly_nb.dcase.vqvae import Rebuilder
+
+        return Rebuilder(self.checkpoint)
+
+    def _fitted_state(self) -> dict[str, Any]:
+        state = super()._fitted_state()
+        network = state.pop("network_")
+        state["about_"] = None if network is None else network.about
+        weights = {} if network is None else network.network.state_dict()
+        return state | {f"network.{name}": value.numpy() for name, value in weights.items()}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        super()._restore({name: value for name, value in state.items() if not name.startswith("network.")})
+        self.network_ = None
+        if self.about_ is not None:
+            import torch
+
+            from anomaly_nb.dcase.vqvae import Rebuilder
+
+            kept = {name: value for name, value in state.items() if name.startswith("network.")}
+            weights = {name.removeprefix("network."): torch.from_numpy(value) for name, value in kept.items()}
+            self.network_ = Rebuilder(self.about_ | {"model_state_dict": weights})
+
     def _raw(self, files: Sequence[Path | str]) -> FloatArray:
         "What the method looks at, a row for each file; one file in memory at a time."
         if self.method != "vqvae":
             pictures = (log_mel(read_audio(file), HTK) for file in files)
             return np.array([np.concatenate([p.mean(axis=1), p.std(axis=1)]) for p in pictures], np.float64)
-        from anomaly_nb.dcase.vqvae import Rebuilder
-
-        network = Rebuilder(self.checkpoint)
-        residuals = (network.residual(log_mel(read_audio(file), HTK)[None]) for file in files)
+        residuals = (self.network_.residual(log_mel(read_audio(file), HTK)[None]) for file in files)
         return np.array([[np.mean(residual.astype(np.float64) ** 2)] for residual in residuals], np.float64)
 
     def decision_function(self, X: Sequence[Path | str]) -> FloatArray:

@@ -48,6 +48,8 @@ class MaskPrior:
     patches: tuple[Patch, ...]  # of all machines of the type
     together: tuple[int, ...]  # numbers of patches that occurred at one machine
     period: float = 0.0  # frames after which patches repeat; 0 = they do not
+    hertz: tuple[float, ...] = ()  # n_mels + 1 edges of the bands
+    step: float = HTK.hop / HTK.sample_rate  # seconds between frames
 
     @classmethod
     def from_study(
@@ -67,15 +69,19 @@ class MaskPrior:
             raise DataError(f"{machine_type}: no region of {smallest} bins was found, so there is nothing to imitate.")
         period = float(np.mean([_period(machine, frames) for machine in machines]))
         patches = tuple(patch for machine in found for patch in machine)
-        return cls(machine_type, machines[0].recipe.n_mels, frames, patches, together, period)
+        recipe = machines[0].recipe
+        edges = tuple(float(edge) for edge in recipe.hertz)
+        step = recipe.hop / recipe.sample_rate
+        return cls(machine_type, recipe.n_mels, frames, patches, together, period, edges, step)
 
     def save(self, path: Path | str) -> None:
         "Write the prior as JSON."
-        edges = HTK.hertz if self.n_mels == HTK.n_mels else np.zeros(self.n_mels + 1)
         reader = [
             {
-                "band_hz": [round(float(edges[patch.low])), round(float(edges[patch.low + patch.bands]))],
-                "seconds": round(float(HTK.seconds(patch.frames)), 3),
+                "band_hz": [round(self.hertz[place]) for place in (patch.low, patch.low + patch.bands)]
+                if self.hertz
+                else None,
+                "seconds": round(patch.frames * self.step, 3),
                 "duty": round(min(1.0, patch.frames / (self.period or self.frames)), 3),
             }
             for patch in self.patches
@@ -91,7 +97,9 @@ class MaskPrior:
             state = json.loads(Path(path).read_text(encoding="utf-8"))
             names = Patch.__dataclass_fields__
             patches = tuple(Patch(**{name: patch[name] for name in names}) for patch in state.pop("patches"))
-            return cls(**{**state, "patches": patches, "together": tuple(state["together"])})
+            return cls(
+                **{**state, "patches": patches, "together": tuple(state["together"]), "hertz": tuple(state["hertz"])}
+            )
         except Exception as error:  # whatever stands in the file
             raise DataError(f"{path}: not a mask prior ({error!r}). Write one with MaskPrior.save().") from error
 

@@ -267,7 +267,9 @@ def checkpoint_path(
 def train_vqvae(
     root: Path | str,  # DCASE layout
     machine_type: str,  # which type
-    checkpoints: Path | str = "checkpoints",  # folder of all checkpoints
+    checkpoints: Path
+    | str
+    | None = None,  # folder of all; None: checkpoints for the full network, else checkpoints/PRESET
     preset: str = "small",  # "small" for a processor, "full" for a graphics card
     epochs: int = 20,  # passes over the training clips
     batch_size: int = 16,  # pieces
@@ -285,7 +287,8 @@ def train_vqvae(
     torch.manual_seed(seed)
     network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
     held = torch.arange(len(dataset)) % max(len(dataset) // max(len(dataset) // 10, 1), 2) == 1
-    target = checkpoint_path(checkpoints, machine_type)
+    place = Path("checkpoints") / ("" if preset == "full" else preset) if checkpoints is None else checkpoints
+    target = checkpoint_path(place, machine_type)
     with folder_lock(target.parent):
         train(
             network,
@@ -314,9 +317,10 @@ class Rebuilder:
 
     def __init__(
         self,
-        path: Path | str,  # a checkpoint of `train_vqvae`
+        path: Path | str | Mapping[str, Any],  # a checkpoint of `train_vqvae`, or what is in one
     ) -> None:
-        state = read_weights(path)
+        state = path if isinstance(path, Mapping) else read_weights(path)
+        path = "the network" if isinstance(path, Mapping) else path
         if not isinstance(state, Mapping) or not {"model_state_dict", "mean", "std"} <= set(state):
             raise DataError(
                 f"{path}: not a checkpoint of train_vqvae (weights, mean and std). Train the network again."
@@ -326,6 +330,7 @@ class Rebuilder:
             size: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in kept.items()}
             self.mean, self.std = float(state["mean"]), float(state["std"])
             self.network = VQ_VAE_2Layer(**size).eval()
+        self.about = {"mean": self.mean, "std": self.std, "size": kept}
         fit_weights(self.network, state["model_state_dict"], path)
 
     @torch.no_grad()

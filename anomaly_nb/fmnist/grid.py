@@ -207,7 +207,7 @@ def run_grid(
     scheduler: str | None = None,  # address of a Dask scheduler instead; its workers must see the folder
     progress: bool | None = None,  # progress bar; None shows one except in tests
 ) -> pd.DataFrame:  # as by `grid_table`
-    "Run cells that are not finished; a failed one is recorded. Raises `DataError` for a folder of another task or seed."
+    "Run unfinished cells; one that fails is recorded. Raises `DataError` for a folder of another task or seed."
     folder = Path(folder).resolve()
     wanted = {folder / cell_name(*names): settings for names, settings in cells_of(models, losses).items()}
     hide = "IN_TEST" in os.environ if progress is None else not progress
