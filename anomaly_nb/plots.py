@@ -233,10 +233,10 @@ class Explorer:
         "Slider, strip, list, chosen item and button."
         import ipywidgets as w
 
-        low, high = float(self.scores.min()), float(self.scores.max())
+        low, high = (float(end(self.scores.min(), self.scores.max(), self.threshold)) for end in (min, max))
         step = (high - low) / 200 or 1.0
         wide = w.Layout(width="auto")
-        slider = w.FloatSlider(min(max(self.threshold, low), high), min=low, max=high, step=step, layout=wide)
+        slider = w.FloatSlider(self.threshold, min=low, max=high, step=step, layout=wide)
         slider.description = "threshold"
         strip, choice, said = w.HTML(layout=wide), w.Select(rows=6, layout=wide), w.Label()
         button, item = w.Button(description="Export table"), w.Output()

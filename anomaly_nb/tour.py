@@ -28,7 +28,7 @@ from fastcore.script import call_parse
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from .core import Described, atomic_path, command_line, folder_lock, html_page
+from .core import Described, atomic_path, command_line, folder_lock, html_page, reading
 from .metrics import average_precision, best_delay_f1, bootstrap_mean, delay_f1, roc_auc
 from .plots import plot_comparison, plot_detection
 
@@ -549,8 +549,9 @@ def kept_chapter(
         chapter = CHAPTERS[name](quick)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps([chapter.title, chapter_html(number, chapter)]), encoding="utf-8")
-    title, html = json.loads(path.read_text(encoding="utf-8"))
-    return title, html
+    with reading(path, "Delete this file, and the chapter is made again."):
+        title, html = json.loads(path.read_text(encoding="utf-8"))
+        return str(title), str(html)
 
 
 @call_parse

@@ -1,5 +1,6 @@
 """Commands on folders as they are in life."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -116,6 +117,28 @@ def test_equal_names_in_two_folders(model, tmp_path):
     assert set(pd.read_csv(out / "skipped.csv")["file"]) == {"a/cut.fits", "b/cut.fits"}
     pictures = [path.relative_to(out / "figures").as_posix() for path in (out / "figures").rglob("*.png")]
     assert sorted(pictures) == ["a/same.csv.png", "b/same.csv.png"]
+
+
+def test_files_that_would_fill_the_memory(model, tmp_path):
+    night = tmp_path / "night"
+    write_csv(night / "good.csv", simulate_spectra(1, 7), 0, 0.1)
+    zeros = np.zeros((40, 1_000_000), np.float32)
+    np.savez_compressed(night / "bomb.npz", flux=zeros, ivar=zeros, wavelength=zeros[0])
+    (night / "bomb.fits.gz").write_bytes(gzip.compress(bytes(100_000_000)))
+    spectra_detect(night, model=model, out=tmp_path / "out", figures=0)
+    skipped = pd.read_csv(tmp_path / "out" / "skipped.csv").set_index("file")["reason"]
+    assert set(skipped.index) == {"bomb.npz", "bomb.fits.gz"} and skipped.str.contains("would become").all()
+    assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 1
+
+
+def test_compressed_fits(model, night, tmp_path):
+    first = sorted(night.glob("spec-*.fits"))[0]
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / f"{first.name}.gz").write_bytes(gzip.compress(first.read_bytes()))
+    spectra_detect(tmp_path / "packed", model=model, out=tmp_path / "out", figures=0)
+    spectra_detect(first, model=model, out=tmp_path / "plain", figures=0)
+    packed, plain = (pd.read_csv(tmp_path / name / "table.csv")["score"] for name in ("out", "plain"))
+    assert packed.tolist() == plain.tolist()
 
 
 def test_the_most_anomalous_are_drawn(model, tmp_path):

@@ -27,7 +27,7 @@ from .benchmark import simulate_spectra
 from .cutouts import fetch_sdss_image
 from .data import Spectra, concatenate
 from .preparation import faults
-from .readers import read_desi, read_sdss, read_table
+from .readers import check_unpacked, read_desi, read_sdss, read_table
 from .report import plot_detection
 
 # %% ../../nbs/spectra/12_commands.ipynb #fd2ca4a7
@@ -57,6 +57,8 @@ def read_any(
     name = path.name.lower()
     if not name.endswith(_ENDINGS):
         raise DataError(f"{path}: expected {', '.join(_ENDINGS)}. Leave other files out.")
+    if name.endswith(".gz"):
+        check_unpacked(path)
     if name.endswith((".npz", ".csv")):
         spectra = read_table(path)
     else:
