@@ -73,6 +73,10 @@ def _fits_tables(file: BinaryIO, hdus: int) -> Iterator[npt.NDArray[Any]]:
             yield np.frombuffer(content[:size], dtype=_record_type(header))
 
 # %% ../../nbs/spectra/01_readers.ipynb #4db4ed92
+# spPixMask: FULLREJECT, NOSKY, BRIGHTSKY, NODATA, COMBINEREJ, BADFLUXFACTOR, BADSKYCHI, REDMONSTER
+_UNUSABLE = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
+
+
 def _column(table: npt.NDArray[Any], *names: str) -> npt.NDArray[Any]:
     "The first of these columns that the table has."
     for name in names:
@@ -91,11 +95,12 @@ def _sdss_object(file: BinaryIO, name: str) -> Spectra:
     numbers = np.rint(loglam / LOG_STEP)
     if len(loglam) < 2 or np.abs(loglam / LOG_STEP - numbers).max() > 0.05:
         raise DataError("LOGLAM does not lie on SDSS's grid of 1e-4")
-    label = _column(found, "CLASS")[0]
+    label, flags = _column(found, "CLASS")[0], _column(pixels, "AND_MASK")
     return Spectra(
         _column(pixels, "FLUX"),
         _column(pixels, "IVAR"),
         10 ** (numbers * LOG_STEP),
+        mask=(flags & _UNUSABLE) != 0,
         z=_column(found, "Z")[:1],
         ids=[name],
         ra=_column(found, "PLUG_RA", "RA")[:1],
