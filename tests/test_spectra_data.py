@@ -77,6 +77,38 @@ def test_specutils_there_and_back():
     np.testing.assert_allclose(again.ivar, spectra.ivar, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "z"),
+    [
+        ({"redshift": 0.1}, [0.1, 0.1]),
+        ({"redshift": [0.1, 0.2]}, [0.1, 0.2]),
+        ({"redshift": [0.0, 0.2]}, [0.0, 0.2]),
+        ({}, [np.nan, np.nan]),
+        ({"redshift": 0.1, "meta": {"z": [0.3, 0.4]}}, [0.3, 0.4]),
+    ],
+)
+def test_redshift_from_specutils(options, z):
+    from astropy import units
+    from astropy.nddata import InverseVariance
+    from specutils import Spectrum
+
+    axis, flux = np.arange(5000, 5005) * units.AA, np.ones((2, 5)) * units.Jy
+    errors = InverseVariance(np.ones((2, 5)) / units.Jy**2)
+    spectrum = Spectrum(flux=flux, spectral_axis=axis, spectral_axis_index=1, uncertainty=errors, **options)
+    np.testing.assert_allclose(from_specutils(spectrum).z, z)
+
+
+def test_redshift_of_a_single_spectrum_from_specutils():
+    from astropy import units
+    from astropy.nddata import InverseVariance
+    from specutils import Spectrum
+
+    errors = InverseVariance(np.ones(5) / units.Jy**2)
+    axis = np.arange(5000, 5005) * units.AA
+    spectrum = Spectrum(flux=np.ones(5) * units.Jy, spectral_axis=axis, uncertainty=errors, redshift=0.1)
+    np.testing.assert_allclose(from_specutils(spectrum).z, [0.1])
+
+
 @pytest.mark.parametrize("size", [0, 100, 2880, 20_000, 90_000, 120_000])
 def test_truncated_files_are_named(content, size):
     with pytest.raises(DataError, match="night-3"):

@@ -77,13 +77,13 @@ class Spectra:
         fields = {name: getattr(self, name)[rows] for name in ("flux", "ivar", "mask", "z", "ids", "ra", "dec")}
         return Spectra(**fields, wavelength=self.wavelength, classes=self.classes[rows])
 
-    def select(self, ids: Sequence[str] | TextArray) -> "Spectra":
-        "The spectra of these names, in this order. Raises `DataError` for a name that is not here."
-        rows = {name: row for row, name in enumerate(self.ids.tolist())}
-        missing = [name for name in ids if name not in rows]
+    def select(self, ids: Sequence[str | int] | TextArray | IntArray) -> "Spectra":
+        'The spectra of these names, in this order; 11 is "11". Raises `DataError` for a name that is not here.'
+        rows, names = {name: row for row, name in enumerate(self.ids.tolist())}, [str(name) for name in ids]
+        missing = [name for name in names if name not in rows]
         if missing:
             raise DataError(f"ids: no spectrum {missing[0]!r} ({len(missing)} such names). Check the catalogue.")
-        return self[np.array([rows[str(name)] for name in ids], dtype=np.int64)]
+        return self[np.array([rows[name] for name in names], dtype=np.int64)]
 
     def __repr__(self) -> str:
         first, last = self.wavelength[[0, -1]]
@@ -156,6 +156,12 @@ def to_specutils(
     )
 
 
+def _redshift(spectrum: Any) -> FloatArray | None:
+    "The redshift of a `specutils.Spectrum`, one for each row; None if it has none."
+    z = np.asarray(spectrum.redshift.value, dtype=np.float64)
+    return np.broadcast_to(z, np.atleast_2d(spectrum.flux.value).shape[:1]) if z.any() else None
+
+
 def from_specutils(
     spectrum: Any,  # a `specutils.Spectrum` with one or many rows and an uncertainty
 ) -> Spectra:  # flux in the unit that the spectrum has
@@ -167,5 +173,7 @@ def from_specutils(
         raise DataError("The specutils spectrum has no uncertainty. Add one: errors decide what is anomalous.")
     ivar = spectrum.uncertainty.represent_as(InverseVariance).array
     meta = {name: spectrum.meta.get(name) for name in ("z", "ids", "ra", "dec", "classes")}
+    if meta["z"] is None:
+        meta["z"] = _redshift(spectrum)
     wavelength = spectrum.spectral_axis.to_value(units.AA)
     return Spectra(spectrum.flux.value, ivar, wavelength, mask=spectrum.mask, **meta)
