@@ -1,6 +1,7 @@
 """Commands on folders as they are in life."""
 
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from anomaly_nb.datasets import sample_path
-from anomaly_nb.spectra import simulate_spectra, write_table
+from anomaly_nb.spectra import read_sdss, simulate_spectra, write_table
 from anomaly_nb.spectra.commands import spectra_detect, spectra_train
 
 
@@ -143,13 +144,14 @@ def test_compressed_fits(model, night, tmp_path):
 
 def test_the_most_anomalous_are_drawn(model, tmp_path):
     spectra = simulate_spectra(4, 7)
-    for row, factor in enumerate((2, 6, 3, 4)):
+    for row, factor in enumerate((2, 12, 3, 6)):
         spectra.flux[row, 2000:2400] *= factor
+    spectra.ids = np.array([f"../{row}" for row in range(4)])
     write_table(spectra, tmp_path / "night.npz")
     spectra_detect(tmp_path / "night.npz", model=model, out=tmp_path / "out", figures=2)
     best = pd.read_csv(tmp_path / "out" / "table.csv")["id"].head(2)
     drawn = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert drawn == {f"night.npz-{name}.png" for name in best}
+    assert len(best) == 2 and drawn == {f"night.npz-{name.replace('/', '_')}.png" for name in best}
 
 
 def test_resume_gives_the_same(model, night, tmp_path):
@@ -215,3 +217,18 @@ def test_cores_and_a_cluster_find_what_one_process_finds(model, night, tmp_path,
     spectra_detect(night, model=model, out=tmp_path / "many", figures=0, chunk_size=2, **engine)
     for name in ("table.csv", "regions.csv", "skipped.csv"):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "many" / name).read_text()
+
+
+def test_flagged_pixels_are_masked():
+    from astropy.io import fits
+
+    with zipfile.ZipFile(sample_path("spectra/sdss_objects.zip")) as archive:
+        name = archive.namelist()[0]
+        content = archive.read(name)
+    with fits.open(io.BytesIO(content)) as hdus:
+        flags = hdus[1].data["AND_MASK"]
+        flags[:] = 0
+        flags[100:103] = [1 << 23, 1 << 2, 1 << 28]  # bright sky, a weak flat field, the red monster
+        hdus[1].data["IVAR"][:] = 1
+        hdus.writeto(changed := io.BytesIO())
+    assert np.flatnonzero(read_sdss({"a": changed.getvalue()}).mask[0]).tolist() == [100, 102]

@@ -10,6 +10,7 @@ __all__ = ['logger', 'read_redshifts', 'read_any', 'spectra_files', 'usable', 'n
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -182,7 +183,8 @@ def _judge(detector: ResidualDetector, spectra: Spectra) -> list[dict[str, Any]]
 def _picture(out: Path, record: dict[str, Any]) -> Path:
     "Where the figure of a spectrum is: in folders like those of the files."
     file = Path(record["file"])
-    name = file.name if file.stem == record["id"] else f"{file.name}-{record['id']}"
+    plain = re.sub(r"[^\w.+-]", "_", record["id"])  # what is the name of an object need not be that of a file
+    name = file.name if file.stem == record["id"] else f"{file.name}-{plain}"
     return out / "figures" / file.parent / f"{name}.png"
 
 
