@@ -160,3 +160,73 @@ def test_permuted_catalogue_gives_its_own_names(tmp_path):
     path = save_sampling_info([2, 0], [], None, metadata, 0.1, 0.2, 1.5, tmp_path, catalogue)
     spectra = json.loads(Path(path).read_text())["anomalous_spectra"]
     assert {name: item["anomaly_ranges"][0]["range_start"] for name, item in spectra.items()} == {"30": 2, "40": 0}
+
+
+POSITIONS = {"mean_fiber_ra": np.arange(4.0), "mean_fiber_dec": np.zeros(4)}
+FOUND = [[{"range_start": i, "range_end": i + 1, "reason_type": "x", "trigger_value": float(i)}] for i in range(4)]
+
+
+def plotted(catalogue, **options):
+    "Right ascensions for which pictures were asked, row by row."
+    asked, flux = [], np.ones((4, 60))
+    arguments = {"wavelengths": None, "images": lambda ra, dec: asked.append(ra)} | options
+    plot_combined_spectra(flux, flux, [np.zeros(60, bool)] * 4, np.ones(4), catalogue, **arguments)
+    return asked
+
+
+def saved(tmp_path, catalogue, anomalous=(0, 1, 2, 3), shown=(), **options):
+    path = save_sampling_info(anomalous, shown, None, FOUND, 0.1, 0.2, 1.5, tmp_path, catalogue, **options)
+    spectra = json.loads(Path(path).read_text())["anomalous_spectra"]
+    return {name: item["anomaly_ranges"][0]["range_start"] for name, item in spectra.items()}
+
+
+def test_rows_are_matched_by_target(tmp_path):
+    catalogue = {"targetid": np.array([13, 11, 10, 12])} | POSITIONS
+    ids = ["10", "11", "12", "13"]
+    assert saved(tmp_path, catalogue, ids=ids) == {"10": 0, "11": 1, "12": 2, "13": 3}
+    assert plotted(pd.DataFrame(catalogue), ids=np.array([10, 11, 12, 13])) == [2, 1, 3, 0]
+    assert plotted(catalogue) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "ids", "message"),
+    [
+        ({"targetid": [10, 11, 12, 14]}, [10, 11, 12, 13], "no target 13"),
+        ({"targetid": [10, 11, 12, 11]}, None, "the target 11 occurs 2 times"),
+        ({}, [10, 11, 12, 12], "ids: the target 12 occurs 2 times"),
+        ({}, [10, 11, 12], "ids: 3 rows for 4 spectra"),
+    ],
+)
+def test_targets_that_do_not_fit_are_named(tmp_path, change, ids, message):
+    catalogue = {"targetid": [10, 11, 12, 13]} | POSITIONS | change
+    with pytest.raises(DataError, match=message):
+        plotted(catalogue, ids=ids)
+    with pytest.raises(DataError, match=message):
+        saved(tmp_path, catalogue, ids=ids)
+    assert not list(tmp_path.iterdir())
+
+
+def test_columns_wavelengths_and_indices_that_do_not_fit(tmp_path):
+    catalogue = {"targetid": [10, 11, 12, 13]} | POSITIONS
+    with pytest.raises(DataError, match="zpix_cat: 'targetid' is missing"):
+        saved(tmp_path, POSITIONS)
+    for name in catalogue:
+        with pytest.raises(DataError, match=f"zpix_cat: '{name}' is missing"):
+            plotted({key: value for key, value in catalogue.items() if key != name})
+    with pytest.raises(DataError, match="mean_fiber_ra: not all entries are numbers"):
+        plotted(catalogue | {"mean_fiber_ra": ["a"] * 4})
+    with pytest.raises(DataError, match="different lengths"):
+        plotted(catalogue | {"mean_fiber_ra": [1.0]})
+    for wavelengths in ([1.0, 2.0], ["blue"] * 60, np.ones((2, 60))):
+        with pytest.raises(DataError, match="wavelengths"):
+            plotted(catalogue, wavelengths=wavelengths)
+    flux = np.ones((4, 60))
+    with pytest.raises(DataError, match="mask 0 has the shape"):
+        plot_combined_spectra(flux, flux, [np.zeros(9, bool)] * 4, np.ones(4), catalogue, images=None)
+    with pytest.raises(DataError, match="must have one shape"):
+        plot_combined_spectra(flux, flux[:, 1:], [np.zeros(60, bool)] * 4, np.ones(4), catalogue, images=None)
+    for rows in ([4], [-1], [0.5]):
+        with pytest.raises(DataError, match="anomalous_indices: there is no spectrum"):
+            saved(tmp_path, catalogue, rows)
+        with pytest.raises(DataError, match="plot_indices: there is no spectrum"):
+            saved(tmp_path, catalogue, shown=rows)

@@ -22,6 +22,7 @@ from torch import Tensor, nn, optim
 from torch.utils.data import TensorDataset
 
 from ..core import BoolArray, DataError, FloatArray, IntArray, atomic_path, check_values
+from .data import TextArray, match_catalogue
 from ..training import train
 
 # %% ../../nbs/spectra/09_document.ipynb #11dfafc2
@@ -219,6 +220,15 @@ def create_save_path(
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}). Choose another folder.") from error
 
 # %% ../../nbs/spectra/09_document.ipynb #8e2b5068
+def _checked_rows(indices: Sequence[int] | IntArray, name: str, n: int) -> list[int]:
+    "Positions among n spectra. Raises `DataError` for one that is none."
+    rows = check_values(indices, name, min_length=0)
+    wrong = rows[(rows < 0) | (rows >= n) | (rows % 1 > 0)]
+    if len(wrong):
+        raise DataError(f"{name}: there is no spectrum {wrong[0]:g} among {n}. Give positions from 0 to {n - 1}.")
+    return [int(row) for row in rows]
+
+
 def save_sampling_info(
     anomalous_indices: Sequence[int] | IntArray,  # rows of the anomalous spectra
     plot_indices: Sequence[int] | IntArray,  # rows of those that were plotted
@@ -229,26 +239,29 @@ def save_sampling_info(
     range_mismatch_factor: float,
     json_directory: Path | str,  # made where missing
     zpix_cat: pd.DataFrame | Mapping[str, Any],  # the catalogue, its column `targetid` in the order of the spectra
+    *,
+    ids: Sequence[str | int] | TextArray | IntArray | None = None,  # target ids by row, to look up in the catalogue
 ) -> str:  # the file: sampling_info_<n>.json
-    "Keep thresholds and anomalous ranges by target. Raises `DataError` for a catalogue of another length."
-    targets = [int(target) if isinstance(target, np.integer) else target for target in zpix_cat["targetid"]]
-    if len(targets) != len(anomaly_metadata):
-        raise DataError(f"zpix_cat has {len(targets)} rows for {len(anomaly_metadata)} spectra. Keep them aligned.")
+    "Keep thresholds and anomalous ranges by target. Raises `DataError` for a catalogue or an index that does not fit."
+    n = len(anomaly_metadata)
+    targets = match_catalogue(zpix_cat, n, ids)["targetid"].tolist()
+    anomalous = _checked_rows(anomalous_indices, "anomalous_indices", n)
+    plotted = _checked_rows(plot_indices, "plot_indices", n)
     names = {"range_start": "range_start", "range_end": "range_end", "reason_type": "justification"}
     names |= {"trigger_value": "value"}
     spectra = {
-        str(targets[row]): {
+        targets[row]: {
             "anomaly_ranges": [{new: item[old] for old, new in names.items()} for item in anomaly_metadata[row]]
         }
-        for row in (int(index) for index in anomalous_indices)
+        for row in anomalous
     }
     record = {
-        "Number of Anomalies": len(anomalous_indices),
+        "Number of Anomalies": len(anomalous),
         "Seed": None if seed is None else int(seed),
         "absolute_residual_threshold": float(abs_residual_threshold),
         "relative_residual_threshold": float(rel_residual_threshold),
         "range_mismatch_factor": float(range_mismatch_factor),
-        "plotted_spectra": [str(targets[int(row)]) for row in plot_indices],
+        "plotted_spectra": [targets[row] for row in plotted],
         "anomalous_spectra": spectra,
     }
     path = create_save_path(json_directory, "sampling_info", ".json")

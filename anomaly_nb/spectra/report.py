@@ -16,12 +16,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..core import DataError, IntArray, generator
+from ..core import BoolArray, DataError, FloatArray, IntArray, check_values, generator
 from ..metrics import segments
 from ..plots import blank_figure
 from .baseline import ResidualDetector
 from .cutouts import fetch_sdss_image, picture_pixels
-from .data import Spectra
+from .data import Spectra, TextArray, match_catalogue
 from .preparation import REST_WAVELENGTH, to_rest_frame
 
 # %% ../../nbs/spectra/11_report.ipynb #ea9cd53a
@@ -69,6 +69,34 @@ def _draw_row(
     lower.set_ylabel("residual")
     lower.sharex(upper)
 
+# %% ../../nbs/spectra/11_report.ipynb #714aa3ec
+def _checked_fluxes(original: npt.ArrayLike, reconstructed: npt.ArrayLike) -> list[FloatArray]:
+    "Both as (n, L). Raises `DataError` unless they have one shape."
+    pair = [np.asarray(each, dtype=np.float64) for each in (original, reconstructed)]
+    pair = [each[None] if each.ndim == 1 else each.reshape(len(each), -1) for each in pair]
+    if pair[0].shape != pair[1].shape:
+        raise DataError(
+            f"original {pair[0].shape} and reconstructed {pair[1].shape} fluxes must have one shape (n, L)."
+        )
+    return pair
+
+
+def _checked_masks(masks: Sequence[npt.ArrayLike], length: int) -> list[BoolArray]:
+    "Raises `DataError` for a mask of another length than the spectra."
+    checked = [np.asarray(mask, dtype=bool) for mask in masks]
+    for row, mask in enumerate(checked):
+        if mask.shape != (length,):
+            raise DataError(f"anomalous_regions: mask {row} has the shape {mask.shape}, its spectrum {length} pixels.")
+    return checked
+
+
+def _checked_wavelengths(wavelengths: npt.ArrayLike | None, length: int) -> FloatArray:
+    "Pixels count where there are none. Raises `DataError` for another number of wavelengths than of pixels."
+    x = np.arange(length, dtype=np.float64) if wavelengths is None else check_values(wavelengths, "wavelengths")
+    if len(x) != length:
+        raise DataError(f"wavelengths: {len(x)} values do not belong to {length} pixels. Give one for each pixel.")
+    return x
+
 # %% ../../nbs/spectra/11_report.ipynb #a1922aa4
 def plot_combined_spectra(
     original_fluxes: npt.ArrayLike,  # (n, L)
@@ -76,7 +104,7 @@ def plot_combined_spectra(
     anomalous_regions: Sequence[npt.ArrayLike],  # n masks (L,), True = flagged
     spectrum_anomalies: npt.ArrayLike,  # (n,) True = anomalous
     zpix_cat: pd.DataFrame
-    | Mapping[str, Any],  # columns targetid, mean_fiber_ra, mean_fiber_dec in the spectra's order
+    | Mapping[str, Any],  # columns targetid, mean_fiber_ra, mean_fiber_dec in the spectra's order, or see `ids`
     wavelengths: npt.ArrayLike | None = None,  # (L,) in angstrom; None counts pixels
     save_directory: Path | str | None = None,  # where the figure is kept under a new name; None keeps none
     max_samples: int = 20,  # rows of the figure at most
@@ -87,29 +115,30 @@ def plot_combined_spectra(
     base_filename: str = "combined_spectra_with_images",
     fibre: float = 3.0,  # diameter in arcsec
     scale: float = 0.2,  # arcsec per pixel of the pictures
+    ids: Sequence[str | int] | TextArray | IntArray | None = None,  # target ids by row, to look up in the catalogue
 ) -> tuple[IntArray, IntArray, int]:  # rows of anomalous spectra, rows that were plotted, the seed
     "Plot spectra with reconstructions, residuals, flagged spans and pictures; without anything to plot, no figure."
-    pair = [np.asarray(each, dtype=np.float64) for each in (original_fluxes, reconstructed_fluxes)]
-    original, reconstructed = (each[None] if each.ndim == 1 else each.reshape(len(each), -1) for each in pair)
-    odd, n = np.atleast_1d(np.asarray(spectrum_anomalies, dtype=bool)), len(original)
-    targets, ra, dec = (list(zpix_cat[name]) for name in ("targetid", "mean_fiber_ra", "mean_fiber_dec"))
-    if not n == len(reconstructed) == len(anomalous_regions) == len(odd) == len(targets):
-        raise DataError(f"{n} spectra, {len(odd)} verdicts and {len(targets)} catalogue rows. Keep them aligned.")
+    original, reconstructed = _checked_fluxes(original_fluxes, reconstructed_fluxes)
+    odd, (n, length) = np.atleast_1d(np.asarray(spectrum_anomalies, dtype=bool)), original.shape
+    if not n == len(anomalous_regions) == len(odd):
+        raise DataError(f"{n} spectra, {len(odd)} verdicts and {len(anomalous_regions)} masks. Keep them aligned.")
+    masks, x = _checked_masks(anomalous_regions, length), _checked_wavelengths(wavelengths, length)
+    catalogue = match_catalogue(zpix_cat, n, ids, ["mean_fiber_ra", "mean_fiber_dec"])
+    targets, ra, dec = (catalogue[name].tolist() for name in catalogue.columns)
     anomalous = np.flatnonzero(odd)
     seed = 0 if seed is None else seed
     candidates = anomalous if only_anomalous else np.arange(n)
     chosen = np.sort(generator(seed).permutation(candidates)[:max_samples])
     if len(chosen) == 0:
         return anomalous, chosen, seed
-    x = np.arange(original.shape[1]) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
     figure = blank_figure(12, 3.2 * len(chosen))
     for part, row in zip(np.atleast_1d(np.asarray(figure.subfigures(len(chosen), 1))), chosen, strict=True):
         grid = part.add_gridspec(2, 2, width_ratios=(3, 1), height_ratios=(3, 1))
         axes = [part.add_subplot(grid[0, 0]), part.add_subplot(grid[1, 0])]
         title = f"Spectrum ID: {targets[row]}" + (" - Anomalous" if odd[row] else "")
-        _draw_row(axes, x, original[row], reconstructed[row], anomalous_regions[row], title, bool(odd[row]))
+        _draw_row(axes, x, original[row], reconstructed[row], masks[row], title, bool(odd[row]))
         axes[1].set_xlabel("pixel" if wavelengths is None else "wavelength (Å)")
-        content = None if images is None else images(float(ra[row]), float(dec[row]))
+        content = None if images is None else images(ra[row], dec[row])
         draw_picture(part.add_subplot(grid[:, 1]), content, fibre, scale)
     if save_directory is not None:
         from anomaly_nb.spectra.document import create_save_path  # its page needs PyTorch
