@@ -87,7 +87,19 @@ def test_unusable_recordings_are_named(tmp_path, kind):
         soundfile.write(bad, np.zeros({"silent": 22050, "short": 3, "empty": 0}[kind]), 22050)
     with pytest.raises(DataError, match=r"zz_bad\.wav"):
         prepare_folder(audio, tmp_path / "dataset")
-    assert not (tmp_path / "dataset" / "spectrograms-metadata.csv").exists()
+    assert not [path for path in (tmp_path / "dataset").rglob("*") if path.name != ".lock"]  # not a picture is left
+
+
+def test_recordings_of_the_same_name(tmp_path):
+    sound = synthesize_engine(2000, seconds=1.0)
+    for name in ("a/b", "c/b"):
+        (tmp_path / "audio" / name).parent.mkdir(parents=True)
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", sound, 22050)
+    table = prepare_folder(tmp_path / "audio", tmp_path / "dataset")
+    assert set(table["source"]) == {"a/b.wav", "c/b.wav"} and table["spectrogram_file"].is_unique
+    soundfile.write(tmp_path / "audio" / "a_b.wav", sound, 22050)
+    with pytest.raises(DataError, match="would have the names of those of"):
+        prepare_folder(tmp_path / "audio", tmp_path / "other")
 
 
 def test_stereo_8_bit_and_96_khz(tmp_path):

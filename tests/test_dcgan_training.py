@@ -121,6 +121,22 @@ def test_rolling_checkpoints(data, tmp_path):
     assert names == ["checkpoint_epoch_3.tar", "checkpoint_epoch_4.tar"]
 
 
+def test_what_cannot_be_judged_does_not_end_the_training(data, tmp_path, caplog):
+    epochs = iter(range(1, 5))
+
+    def judge(pictures):
+        if next(epochs) in (1, 3):
+            raise DataError("The sound is silent.")
+        return {"quality": 2.0}
+
+    config = settings(data, tmp_path, 4).with_values(advanced_metrics={"fid_frequency": 1, "enabled": True})
+    train_dcgan(config, quality=judge)
+    assert torch.load(tmp_path / "checkpoints/best_model.tar")["epoch"] == 2
+    quality = pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv")["quality"]
+    assert quality.isna().tolist() == [True, False, True, False]
+    assert "epoch 3 has no quality and cannot be the best: The sound is silent." in caplog.text
+
+
 def test_best_model_follows_the_quality(data, tmp_path):
     config = settings(data, tmp_path, 4).with_values(advanced_metrics={"fid_frequency": 1, "enabled": True})
     found = iter([5.0, 2.0, 3.0, 1.9999])

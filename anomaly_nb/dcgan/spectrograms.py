@@ -9,6 +9,8 @@ __all__ = ['Kind', 'logger', 'METADATA', 'SUFFIXES', 'row_bank', 'SpectrogramFor
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #45105e6b
 import logging
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -271,27 +273,42 @@ def prepare_folder(
     format: SpectrogramFormat = SpectrogramFormat(),  # of the pictures
     overlap: float = 0.5,  # of neighbouring windows, as a share
 ) -> pd.DataFrame:  # the table
-    "Recordings to pictures. Raises `DataError`, with the file's name, for a recording that cannot be used."
-    tables = []
+    "Recordings to pictures, all or none. Raises `DataError`, with its name, for a recording that cannot be used."
+    out, part = Path(out), Path(out) / ".pictures.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        table = _picture_recordings(Path(audio), part, format, overlap)
+        (out / "spectrograms").mkdir(parents=True, exist_ok=True)
+        for name in table["spectrogram_file"]:
+            os.replace(part / name, out / "spectrograms" / name)
+        with atomic_path(out / METADATA) as path:
+            table.to_csv(path, index=False)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return table
+
+
+def _picture_recordings(audio: Path, out: Path, format: SpectrogramFormat, overlap: float) -> pd.DataFrame:
+    tables, known = [], dict[str, Path]()
     for file in recordings_in(audio):
-        name = file.relative_to(audio).with_suffix("").as_posix().replace("/", "_") + file.suffix.replace(".", "_")
+        source = file.relative_to(audio)
+        name = source.with_suffix("").as_posix().replace("/", "_") + file.suffix.replace(".", "_")
+        if (other := known.setdefault(name, file)) != file:
+            raise DataError(f"{file}: its pictures would have the names of those of {other}. Rename one of them.")
         try:
             found = audio_to_spectrograms(read_audio(file, format.sample_rate), format.sample_rate, format, overlap)
         except DataError as error:
             raise DataError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
-        files = _write_pictures(found, name, Path(out) / "spectrograms")
+        files = _write_pictures(found, name, out)
         columns = {
             "spectrogram_file": files,
-            "source": file.name,
+            "source": source.as_posix(),
             "start_seconds": found.start,
             "level_db": found.level,
         }
         tables.append(pd.DataFrame(columns | asdict(format)))
         logger.info("%s: %d pictures", file.name, len(files))
-    table = pd.concat(tables, ignore_index=True)
-    with atomic_path(Path(out) / METADATA) as path:
-        table.to_csv(path, index=False)
-    return table
+    return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #395e56e9
 _FULL = ("spectrogram_path", "full_path", "path")

@@ -384,15 +384,18 @@ class RunRecorder(RunFolder):
     def judge(self, epoch: int, module: AdversarialModule) -> None:
         "Measure the quality. A model that is better than all before is kept."
         known = [row["quality"] for row in self.quality_rows if row["quality"] is not None]
-        numbers, now = dict[str, Any](), None
-        if self.quality is not None:
-            numbers = self.quality(
-                module.paint(fixed_noise(self.config, self.config.advanced_metrics.num_samples_for_metrics))
-            )
-            now = numbers["quality"]
+        numbers = dict[str, Any]()
+        noise = fixed_noise(self.config, self.config.advanced_metrics.num_samples_for_metrics)
+        try:
+            numbers = {} if self.quality is None else self.quality(module.paint(noise))
+        except DataError as error:  # what was painted cannot be judged, for example because it is silent
+            logger.warning("epoch %d has no quality and cannot be the best: %s", epoch, error)
+        now = numbers.get("quality")
+        if now is not None:
             module.detector.check_quality(module.iteration, now)
         margin = self.config.metrics_and_checkpoints.best_model_improvement_threshold
-        best = now is None or not known or now < min(known) - margin * abs(min(known))
+        better = now is not None and (not known or now < min(known) - margin * abs(min(known)))
+        best = self.quality is None or better
         row: Row = {"checkpoint_type": "best" if best else "milestone", "epoch": epoch, "iteration": module.iteration}
         row["timestamp"] = datetime.now().isoformat(timespec="seconds")
         for name in ("generator", "discriminator"):
