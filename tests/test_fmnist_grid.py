@@ -99,7 +99,8 @@ def test_killed_and_resumed(tmp_path):
     assert f"{len(before)} of 6 cells are finished" in again.stderr
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
     table = pd.read_csv(tmp_path / "cells/table.csv", index_col=[0, 1])
-    assert len(table) == 6 and table["roc_auc"].notna().all()
+    assert len(table) == 6 + 7 and table["roc_auc"].notna().all()
+    assert table.loc[("1-NN", "none"), "roc_auc"] > 0.5 and ("everything is an anomaly", "none") in table.index
 
 
 def test_settings_that_changed_are_not_finished(task, tmp_path):

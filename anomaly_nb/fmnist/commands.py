@@ -122,17 +122,21 @@ def fmnist_grid(
     data: str = "",  # Folder of the published files
     subset: bool = False,  # Work on the bundled images
 ) -> None:
-    "Run models x losses and make the table: FOLDER/table.csv. Example: fmnist_grid --grid mine.toml --workers 4"
+    "Run models x losses; FOLDER/table.csv has them beside baselines. Example: fmnist_grid --grid mine.toml --workers 4"
     with command_line():
+        from anomaly_nb.fmnist.baselines import baseline_table
         from anomaly_nb.fmnist.grid import best_cells, read_grid, run_grid
 
         models, losses = read_grid(grid or sample_path("fmnist/grid.toml"))
         task = read_task(protocol, normal, data, subset)
         table = run_grid(models, losses, task, folder, seed=seed, workers=workers, scheduler=scheduler or None)
-        write_table(table, folder / "table.csv")
+        baselines = baseline_table(task).assign(reason="")
+        baselines.index = pd.MultiIndex.from_product([baselines.index, ["none"]], names=table.index.names)
+        write_table(pd.concat([table, baselines]), folder / "table.csv")
         for names, reason in table["reason"][table["reason"] != ""].items():
             logger.warning("%s failed: %s", names, reason)
         if (table["reason"] != "").all():
             raise DataError(f"{folder}: every cell failed. The reasons are in table.csv.")
         columns = ["score", "worst three", "roc_auc", "pr_auc", "f1", "acc", "f1_max", "fpr95", "seconds", "memory"]
-        print(best_cells(table)[columns].to_string(float_format="{:.3f}".format))
+        shown = pd.concat([best_cells(table), baselines]).reindex(columns=columns)
+        print(shown.to_string(float_format="{:.3f}".format, na_rep=""))
