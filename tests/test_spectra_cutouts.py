@@ -4,15 +4,19 @@ import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
+from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_nb.spectra import cutout_url, fetch_sdss_image
+from anomaly_nb.spectra import cutout_url, fetch_sdss_image, plot_combined_spectra, report
+from anomaly_nb.spectra.cutouts import Pictures
 
 
 def picture() -> bytes:
@@ -135,3 +139,73 @@ def test_offline_opens_no_connection(server, monkeypatch):
 def test_server_from_the_environment(monkeypatch):
     monkeypatch.setenv("ANOMALY_NB_CUTOUT_SERVER", "http://mirror/cut")
     assert cutout_url(1, 2).startswith("http://mirror/cut?ra=1.000000")
+
+
+def rows(images, n=4, **options):
+    "Draw the document's figure of n spectra."
+    flux, masks = np.ones((n, 60)), [np.zeros(60, bool)] * n
+    catalogue = {"targetid": np.arange(n), "mean_fiber_ra": 150.0 + np.arange(n), "mean_fiber_dec": np.zeros(n)}
+    return plot_combined_spectra(flux, flux, masks, np.ones(n), catalogue, images=images, **options)
+
+
+def pictures_of(server, mood):
+    return partial(fetch_sdss_image, server=f"{server}/{mood}", timeout=0.4, retries=1, pause=0.01)
+
+
+def test_the_figure_tells_its_scale(server, tmp_path):
+    rows(pictures_of(server, "fine"), scale=0.4)
+    assert [parse_qs(urlparse(path).query)["scale"] for path in Handler.calls] == [["0.4"]] * 4
+    asked = []
+    rows(lambda ra, dec, scale: asked.append(scale), scale=0.7)
+    assert asked == [0.7] * 4
+
+
+def test_the_circle_and_the_bar_follow_the_scale(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "draw_picture", lambda ax, content, fibre, scale: drawn.append((fibre, scale)))
+    rows(None, n=2, scale=0.4, fibre=1.5)
+    assert drawn == [(1.5, 0.4)] * 2
+
+
+@pytest.mark.parametrize(("mood", "calls"), [("503", 2), ("slow", 2), ("404", 4), ("html", 4)])
+def test_a_figure_does_not_wait_for_each_picture(server, mood, calls):
+    _, chosen, _ = rows(pictures_of(server, mood))
+    assert len(chosen) == 4 and len(Handler.calls) == calls  # two attempts for the first picture, or one for each
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (KeyError("no such galaxy"), 4),
+        (FileNotFoundError(2, "No such file", "a.jpg"), 4),
+        (ConnectionRefusedError("down"), 1),
+        (TimeoutError(), 1),
+        (URLError("down"), 1),
+        (HTTPError("http://nowhere", 404, "Not Found", Message(), None), 4),
+    ],
+)
+def test_a_hook_that_raises_costs_only_its_picture(error, calls, caplog, tmp_path):
+    asked = []
+
+    def hook(ra, dec):
+        asked.append(ra)
+        raise error
+
+    rows(hook, save_directory=tmp_path)
+    assert len(asked) == calls and len(list(tmp_path.iterdir())) == 1
+    assert len(caplog.records) == calls and type(error).__name__ in caplog.text
+
+
+def test_a_callable_without_signature():
+    assert Pictures(max)(1.0, 2.0) == 2.0
+
+
+def test_lines_are_explained(monkeypatch):
+    figures = []
+    keep = report.blank_figure
+    monkeypatch.setattr(report, "blank_figure", lambda *size: figures.append(keep(*size)) or figures[-1])
+    rows(None, n=2)
+    legends = [ax.get_legend() for part in figures[0].subfigs for ax in part.axes if ax.get_legend()]
+    assert [[text.get_text() for text in legend.get_texts()] for legend in legends] == [
+        ["original", "reconstruction"]
+    ] * 2

@@ -20,12 +20,12 @@ from ..core import BoolArray, DataError, FloatArray, IntArray, check_values, gen
 from ..metrics import segments
 from ..plots import blank_figure
 from .baseline import ResidualDetector
-from .cutouts import fetch_sdss_image, picture_pixels
+from .cutouts import Pictures, fetch_sdss_image, picture_pixels
 from .data import Spectra, TextArray, match_catalogue
 from .preparation import REST_WAVELENGTH, to_rest_frame
 
 # %% ../../nbs/spectra/11_report.ipynb #ea9cd53a
-Picture = Callable[[float, float], bytes | None]  # from right ascension and declination in degrees to an image file
+Picture = Callable[..., bytes | None]  # from right ascension and declination in degrees to an image file
 
 
 def draw_picture(
@@ -63,6 +63,7 @@ def _draw_row(
         upper.set_facecolor("#fee09055")
     upper.set_title(title, fontsize=9, color="red" if odd else "black")
     upper.set_ylabel("flux")
+    upper.legend(fontsize=8, loc="upper right")
     upper.tick_params(labelbottom=False)
     lower.plot(x, original - reconstructed, color="#4dac26", lw=0.5)
     lower.axhline(0, color="0.6", lw=0.5)
@@ -111,10 +112,10 @@ def plot_combined_spectra(
     seed: int | None = None,  # of the choice among more; None takes 0
     only_anomalous: bool = False,  # leave out normal spectra
     *,
-    images: Picture | None = fetch_sdss_image,  # where pictures come from; None draws placeholders
+    images: Picture | None = fetch_sdss_image,  # from ra and dec to an image file; None draws placeholders
     base_filename: str = "combined_spectra_with_images",
     fibre: float = 3.0,  # diameter in arcsec
-    scale: float = 0.2,  # arcsec per pixel of the pictures
+    scale: float = 0.2,  # arcsec per pixel of the pictures; `images` is told if it takes it
     ids: Sequence[str | int] | TextArray | IntArray | None = None,  # target ids by row, to look up in the catalogue
 ) -> tuple[IntArray, IntArray, int]:  # rows of anomalous spectra, rows that were plotted, the seed
     "Plot spectra with reconstructions, residuals, flagged spans and pictures; without anything to plot, no figure."
@@ -131,15 +132,14 @@ def plot_combined_spectra(
     chosen = np.sort(generator(seed).permutation(candidates)[:max_samples])
     if len(chosen) == 0:
         return anomalous, chosen, seed
-    figure = blank_figure(12, 3.2 * len(chosen))
+    figure, pictures = blank_figure(12, 3.2 * len(chosen)), Pictures(images, scale)
     for part, row in zip(np.atleast_1d(np.asarray(figure.subfigures(len(chosen), 1))), chosen, strict=True):
         grid = part.add_gridspec(2, 2, width_ratios=(3, 1), height_ratios=(3, 1))
         axes = [part.add_subplot(grid[0, 0]), part.add_subplot(grid[1, 0])]
         title = f"Spectrum ID: {targets[row]}" + (" - Anomalous" if odd[row] else "")
         _draw_row(axes, x, original[row], reconstructed[row], masks[row], title, bool(odd[row]))
         axes[1].set_xlabel("pixel" if wavelengths is None else "wavelength (Å)")
-        content = None if images is None else images(ra[row], dec[row])
-        draw_picture(part.add_subplot(grid[:, 1]), content, fibre, scale)
+        draw_picture(part.add_subplot(grid[:, 1]), pictures(ra[row], dec[row]), fibre, scale)
     if save_directory is not None:
         from anomaly_nb.spectra.document import create_save_path  # its page needs PyTorch
 
@@ -150,8 +150,9 @@ def plot_combined_spectra(
 def plot_detection(
     detector: ResidualDetector,  # fitted
     spectrum: Spectra,  # one spectrum
-    images: Picture | None = None,  # where a picture comes from; None leaves it out
+    images: Picture | None = None,  # from ra and dec to an image file; None leaves it out
     fibre: float = 3.0,  # diameter in arcsec
+    scale: float = 0.2,  # arcsec per pixel of the picture; `images` is told if it takes it
 ) -> Figure:
     "One spectrum with its expectation, its residual in σ and its regions. Raises `DataError` for more than one."
     if len(spectrum) != 1:
@@ -184,5 +185,6 @@ def plot_detection(
     lower.set(xlabel="rest wavelength (Å)", ylabel="residual / σ", ylim=(-10, 10))
     upper.legend(fontsize=8, loc="upper right")
     if images is not None:
-        draw_picture(figure.add_subplot(grid[:, 1]), images(float(spectrum.ra[0]), float(spectrum.dec[0])), fibre)
+        content = Pictures(images, scale)(float(spectrum.ra[0]), float(spectrum.dec[0]))
+        draw_picture(figure.add_subplot(grid[:, 1]), content, fibre, scale)
     return figure
