@@ -206,6 +206,25 @@ def test_records_in_any_order_belong_to_their_ids():
     assert spectra.ids.tolist() == ["1", "3"] and spectra.flux[:, 0].tolist() == [1, 3] and missing == ["2"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([41, 42], r"was found: 41, 42\. Check ids"),
+        (range(600), r"was found: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 590 more\."),
+        ([], r"was found: none was given\."),
+    ],
+)
+def test_sparcl_with_none_of_the_ids(ids, message):
+    class Empty:
+        records: ClassVar[list[dict[str, Any]]] = []
+
+        def retrieve_by_specid(self, **_):
+            return self
+
+    with pytest.raises(DataError, match=message):
+        fetch_sparcl(ids, client=Empty())
+
+
 def test_sparcl_down():
     class Down:
         def retrieve_by_specid(self, **_):

@@ -255,7 +255,7 @@ def from_records(
     ids: Sequence[str],  # the wanted ids, in the wanted order
     key: str = "targetid",  # under which a record tells its id
 ) -> tuple[Spectra, list[str]]:  # the spectra that came, and the ids that did not
-    "Spectra from an archive's records, in the order of `ids` whatever the order of arrival."
+    "Spectra from records, in the order of `ids` whatever the order of arrival. Raises `DataError` if none came."
     found = {str(record[key]): record for record in records}
     parts = [
         Spectra(
@@ -272,7 +272,11 @@ def from_records(
         for name in ids
         if (record := found.get(str(name))) is not None
     ]
-    return concatenate(parts), [str(name) for name in ids if str(name) not in found]
+    missing = [str(name) for name in ids if str(name) not in found]
+    if not parts:
+        named = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise DataError(f"None of the wanted ids was found: {named or 'none was given'}. Check ids and data set.")
+    return concatenate(parts), missing
 
 
 def fetch_sparcl(
@@ -283,7 +287,10 @@ def fetch_sparcl(
     batch: int = 500,  # ids in one request
     client: Any = None,  # an object with `retrieve_by_specid`; None makes a `sparcl.client.SparclClient`
 ) -> tuple[Spectra, list[str]]:  # the spectra that came, and the ids that did not
-    "Fetch spectra by id from SPARCL (needs the package `sparclclient` and the network)."
+    """Fetch spectra by id from SPARCL (needs the package `sparclclient` and the network).
+
+    Raises `DataError` if the archive does not answer, or has none of the ids.
+    """
     try:
         if client is None:
             from sparcl.client import SparclClient
