@@ -25,7 +25,7 @@ from ..core import DataError, atomic_path, command_line, folder_lock, reading
 from ..scale import decode, outcomes
 from .baseline import ResidualDetector, SpectrumPCA
 from .benchmark import simulate_spectra
-from .cutouts import fetch_sdss_image
+from .cutouts import Pictures, fetch_sdss_image
 from .data import Spectra, concatenate
 from .preparation import faults
 from .readers import check_unpacked, read_desi, read_sdss, read_table
@@ -189,14 +189,18 @@ def _picture(out: Path, record: dict[str, Any]) -> Path:
 
 
 def _draw(
-    detector: ResidualDetector, path: Path, records: list[dict[str, Any]], out: Path, images: bool, redshifts: str
+    detector: ResidualDetector,
+    path: Path,
+    records: list[dict[str, Any]],
+    out: Path,
+    pictures: Pictures | None,
+    redshifts: str,
 ) -> None:
     "Figures of some spectra of a file."
-    fetch = (lambda ra, dec: fetch_sdss_image(ra, dec, cache=out / "pictures")) if images else None
     spectra = read_any(path, redshifts)
     for record in records:
         with atomic_path(_picture(out, record)) as temporary:
-            plot_detection(detector, spectra.select([record["id"]]), fetch).savefig(temporary, dpi=80)
+            plot_detection(detector, spectra.select([record["id"]]), pictures).savefig(temporary, dpi=80)
 
 
 @lru_cache(maxsize=1)
@@ -311,9 +315,10 @@ def spectra_detect(
         records, skipped = _results(files, folder, lost, out)
         odd = sorted((r for r in records if r["is_anomaly"]), key=lambda record: -record["score"])[:figures]
         undrawn = [record for record in odd if not _picture(out, record).exists()]
+        pictures = Pictures(partial(fetch_sdss_image, cache=out / "pictures")) if images else None
         for name in dict.fromkeys(record["file"] for record in undrawn):
             chosen = [record for record in undrawn if record["file"] == name]
-            _draw(detector, folder / name, chosen, out, images, table)
+            _draw(detector, folder / name, chosen, out, pictures, table)
         _write_tables(out, records, skipped)
         count = sum(record["is_anomaly"] for record in records)
         logger.info("%d spectra, %d anomalous, %d skipped: %s", len(records), count, len(skipped), out / "table.csv")
