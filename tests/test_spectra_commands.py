@@ -132,6 +132,13 @@ def test_files_that_would_fill_the_memory(model, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 1
 
 
+def test_results_beside_the_spectra_are_no_spectra(model, night):
+    for _ in range(2):
+        spectra_detect(night, model=model, out=night / "found", figures=0)
+        assert len(pd.read_csv(night / "found" / "table.csv")) == 6
+        assert len(pd.read_csv(night / "found" / "skipped.csv")) == 4
+
+
 def test_compressed_fits(model, night, tmp_path):
     first = sorted(night.glob("spec-*.fits"))[0]
     (tmp_path / "packed").mkdir()

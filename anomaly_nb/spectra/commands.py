@@ -300,7 +300,9 @@ def spectra_detect(
     with command_line(), folder_lock(out):
         detector, fingerprint = load_detector(model)
         root, table = source.absolute(), str(Path(redshifts).resolve()) if redshifts else ""
-        run, files = out / "run.json", [file.absolute() for file in spectra_files(source)]
+        run, own = out / "run.json", (out.absolute(), model.absolute())
+        files = [file.absolute() for file in spectra_files(source)]
+        files = [file for file in files if not any(file.is_relative_to(folder) for folder in own)]
         known = hashlib.sha256(json.dumps(read_redshifts(table)).encode()).hexdigest()[:16] if table else ""
         now = {"model": fingerprint, "redshift table": known}
         for what, before in _read_json(run, *now).items() if run.exists() else ():
