@@ -1,5 +1,6 @@
 """Training end to end: the output folder, exact resume, a kill in the middle of an epoch, faults."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from anomaly_nb.core import DataError
 from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, train_dcgan, write_engines
-from anomaly_nb.dcgan.commands import training_quality
+from anomaly_nb.dcgan.commands import run_training, training_quality
 from anomaly_nb.dcgan.spectrograms import prepare_folder
 from anomaly_nb.dcgan.training import load_networks
 
@@ -190,6 +191,13 @@ def test_a_run_that_diverged_ends_at_once(data, tmp_path):
     summary = train_dcgan(config)
     assert summary["status"] == "diverged" and summary["iterations"] <= 6 and summary["epochs"] <= 2
     assert train_dcgan(config)["iterations"] == summary["iterations"] and time.monotonic() - begun < 60
+
+
+def test_a_run_that_diverged_is_summed_up(data, tmp_path):
+    config = settings(data, tmp_path, 5).with_values(convergence={"loss_explosion_threshold": 1.0, "enabled": True})
+    assert run_training(config)["status"] == "diverged"
+    summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("training_summary.json")]
+    assert len(summaries) == 1 and "NaN" not in json.dumps(summaries[0])
 
 
 def test_quality_is_measured_where_the_keys_say(data, tmp_path):

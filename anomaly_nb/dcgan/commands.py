@@ -161,8 +161,7 @@ def run_training(
         write_resources(monitor.table(), folder / "resource_monitoring.json")
         if figures:
             write_plots(folder)
-        if summary["status"] != "diverged":
-            write_summary(folder)
+        write_summary(folder)
     return summary
 
 

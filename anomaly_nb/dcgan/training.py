@@ -320,7 +320,8 @@ class RunFolder(Callback):
     def samples(self, epoch: int, module: AdversarialModule, keep: bool) -> None:
         "Pictures of the fixed noise: a look for collapse, and a file."
         number = self.config.metrics_and_checkpoints.image_samples_per_checkpoint
-        pictures, real = module.paint(fixed_noise(self.config, number)), self.dataset.pictures(slice(0, 64))
+        spread = np.unique(np.linspace(0, len(self.dataset) - 1, 64).astype(int)).tolist()  # over all recordings
+        pictures, real = module.paint(fixed_noise(self.config, number)), self.dataset.pictures(spread)
         if number > 1 and self.config.convergence.enabled:
             module.detector.check_samples(pictures, real if len(real) > 1 else None)
         if keep:
