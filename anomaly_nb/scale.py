@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Source', 'Rows', 'Task', 'Finished', 'Engine', 'PATIENCE', 'logger', 'MANIFEST', 'KINDS', 'ArrayFile', 'Sliceable',
-           'Chunk', 'chunks', 'Outcome', 'check_rows', 'encode', 'decode', 'join', 'describe', 'attempt', 'run_here',
-           'leave_with', 'run_on_cores', 'connect', 'run_on_cluster', 'Shards', 'describe_content', 'describe_source',
-           'describe_function', 'open_job', 'write_manifest', 'keep', 'survivors', 'choose_engine', 'outcomes',
-           'map_chunks']
+           'Chunk', 'file_state', 'chunks', 'Outcome', 'check_rows', 'encode', 'decode', 'join', 'describe', 'attempt',
+           'run_here', 'leave_with', 'run_on_cores', 'connect', 'run_on_cluster', 'Shards', 'describe_content',
+           'describe_source', 'describe_function', 'open_job', 'write_manifest', 'keep', 'survivors', 'choose_engine',
+           'outcomes', 'map_chunks']
 
 # %% ../nbs/06_scale.ipynb #6c385bb8
+import errno
 import hashlib
 import io
 import itertools
@@ -96,10 +97,23 @@ class Chunk:
     number: int  # counted from 0
     start: int  # index of its first item in the source
     items: Any  # a list, or a slice of an array; anything with a length and slices
+    state: str = ""  # of the files among the items: see `file_state`
 
     def single(self) -> "list[Chunk]":
         "Its items as chunks of one."
         return [Chunk(self.number, self.start + i, self.items[i : i + 1]) for i in range(len(self.items))]
+
+
+def file_state(
+    items: Any,  # of a chunk
+) -> str:
+    "A digest of sizes and times of change of a list's files; empty where there are none."
+    states = list[str]()
+    for item in items if isinstance(items, list | tuple) else ():
+        with suppress(OSError, ValueError):
+            found = os.stat(item if isinstance(item, str | Path) else "")
+            states.append(f"{item} {found.st_size} {found.st_mtime_ns}")
+    return hashlib.sha256("\n".join(states).encode()).hexdigest()[:16] if states else ""
 
 
 def chunks(
@@ -112,14 +126,15 @@ def chunks(
     if isinstance(source, Sliceable):
         for number, start in enumerate(range(0, len(source), size)):
             if number not in skip:
-                yield Chunk(number, start, source[start : start + size])
+                items = source[start : start + size]
+                yield Chunk(number, start, items, file_state(items))
         return
-    items = iter(source)
+    rest = iter(source)
     for number in itertools.count():
-        if not (part := list(itertools.islice(items, size))):
+        if not (part := list(itertools.islice(rest, size))):
             return
         if number not in skip:
-            yield Chunk(number, number * size, part)
+            yield Chunk(number, number * size, part, file_state(part))
 
 # %% ../nbs/06_scale.ipynb #63960fbf
 Rows: TypeAlias = pd.DataFrame | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
@@ -294,6 +309,23 @@ def connect(
                 ) from error
 
 
+def _first_finished(
+    client: Any,  # a `distributed.Client`
+    flying: list[Any],  # futures
+) -> set[Any]:
+    "Those that are finished, as soon as there are any; a warning each minute in which there is no worker."
+    from distributed import wait
+
+    said = -PATIENCE
+    while True:
+        with suppress(TimeoutError), client.as_current():
+            finished: set[Any] = wait(flying, timeout=2.0, return_when="FIRST_COMPLETED").done
+            return finished
+        if not client.nthreads() and time.monotonic() > said + PATIENCE:
+            address, said = client.scheduler.address, time.monotonic()
+            logger.warning("The scheduler at %s has no workers; waiting for one: dask worker %s", address, address)
+
+
 def run_on_cluster(
     task: Task,
     work: Iterable[Chunk],
@@ -302,7 +334,6 @@ def run_on_cluster(
 ) -> Finished:
     "On the workers of a Dask scheduler."
     client = connect(scheduler, patience)
-    from distributed import wait
     from distributed.client import FuturesCancelledError
     from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
@@ -318,9 +349,7 @@ def run_on_cluster(
                     flying[client.submit(task, chunk, pure=False)] = chunk
                 if not flying:
                     return
-                with client.as_current():
-                    finished = wait(list(flying), return_when="FIRST_COMPLETED").done
-                for future in finished:
+                for future in _first_finished(client, list(flying)):
                     try:
                         outcome = future.result()
                     except KilledWorker:
@@ -389,7 +418,7 @@ class Shards:
         return html_card("Shards", facts)
 
 
-KINDS = {"chunk": int, "rows": int, "file": str, "bytes": int, "sha256": str, "failed": list}
+KINDS = {"chunk": int, "state": str, "rows": int, "file": str, "bytes": int, "sha256": str, "failed": list}
 
 
 def _record(line: str) -> dict[str, Any] | None:
@@ -438,6 +467,7 @@ def describe_function(function: Callable[..., Any]) -> str:
 def open_job(
     out: Path,
     job: dict[str, Any],  # what tells it from others
+    source: Source,
     retry: bool,  # forget chunks with failures
 ) -> list[int]:  # numbers of the chunks that are done
     "Begin a folder or go on in it. Raises `DataError` if it holds another job."
@@ -449,7 +479,7 @@ def open_job(
         )
         raise DataError(f"{out}: holds another job ({changed}). Choose another folder or delete this one.")
     kept = [] if known is None else [record for record in known.records if not (retry and record["failed"])]
-    kept = [record for record in kept if _whole(out, record)]
+    kept = [record for record in kept if _whole(out, record) and _current(source, job["chunk_size"], record)]
     write_manifest(out, job, kept)
     return [record["chunk"] for record in kept]
 
@@ -463,6 +493,12 @@ def _whole(out: Path, record: Mapping[str, Any]) -> bool:
     return False
 
 
+def _current(source: Source, size: int, record: Mapping[str, Any]) -> bool:
+    "Are the chunk's files as they were, in a list of files?"
+    first = record["chunk"] * size
+    return not isinstance(source, list | tuple) or file_state(source[first : first + size]) == record["state"]
+
+
 def write_manifest(out: Path, job: Mapping[str, Any], records: list[dict[str, Any]]) -> None:
     "The manifest with its lines in order."
     unique = {record["chunk"]: record for record in records}
@@ -473,25 +509,28 @@ def write_manifest(out: Path, job: Mapping[str, Any], records: list[dict[str, An
 # %% ../nbs/06_scale.ipynb #6c8e736a
 def keep(
     out: Path,
-    number: int,  # of the chunk
+    chunk: Chunk,
     outcome: Outcome,
+    manifest: io.RawIOBase,  # the open file, unbuffered
 ) -> None:
     "Write a chunk's file, then its line in the manifest. Raises `DataError` when the disk is full."
-    name = f"{number:08d}{outcome.suffix}" if outcome.suffix else ""
+    name = f"{chunk.number:08d}{outcome.suffix}" if outcome.suffix else ""
     if name:
         with atomic_path(out / name) as temporary:
             temporary.write_bytes(outcome.data)
     record = {
-        "chunk": number,
+        "chunk": chunk.number,
+        "state": chunk.state,
         "rows": outcome.rows,
         "file": name,
         "bytes": len(outcome.data),
         "sha256": hashlib.sha256(outcome.data).hexdigest(),
         "failed": [list(failure) for failure in outcome.failed],
     }
+    line = json.dumps(record).encode() + b"\n"
     try:
-        with (out / MANIFEST).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if manifest.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise DataError(
             f"{out / MANIFEST}: not written ({error.strerror}). Free some space and run it again."
@@ -566,16 +605,17 @@ def map_chunks(
         total = -(-len(source) // max(chunk_size, 1))
     choose_engine(workers, scheduler)  # wrong arguments leave no folder behind
     with folder_lock(out):
-        done = open_job(out, job, retry)
+        done = open_job(out, job, source, retry)
         engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "done": done}
         hidden = None if progress is None else not progress
         try:
             with (
+                (out / MANIFEST).open("ab", buffering=0) as manifest,
                 tqdm(total=total, initial=len(done), unit="chunk", disable=hidden) as bar,
                 closing(outcomes(function, source, chunk_size=chunk_size, **engine)) as finished,
             ):
                 for chunk, outcome in finished:
-                    keep(out, chunk.number, outcome)
+                    keep(out, chunk, outcome, manifest)
                     bar.update()
         except KeyboardInterrupt as stop:
             stop.add_note(f"What is finished is kept in {out}; the same call goes on from there.")

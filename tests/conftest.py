@@ -37,7 +37,10 @@ class Cluster:
     def start(self, workers: int) -> None:
         self._run("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
         for _ in range(workers):
-            self._run("worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
+            self.add_worker()
+
+    def add_worker(self) -> None:
+        self._run("worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
 
     def _run(self, kind: str, *options: str) -> None:
         command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *options]

@@ -15,7 +15,7 @@ import scale_jobs as jobs
 from conftest import ENVIRONMENT, Cluster
 
 from anomaly_nb.core import DataError, folder_lock
-from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, run_on_cores
+from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, outcomes, run_on_cores
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,6 +71,27 @@ def test_slow_item_holds_nobody_up() -> None:
     order = [chunk.number for chunk, _ in run_on_cores(lambda chunk: attempt(jobs.slow, chunk), work, 2)]
     assert sorted(order) == list(range(12))
     assert order.index(0) > 6
+
+
+def test_slow_item_holds_nobody_up_on_a_cluster(cluster: Cluster) -> None:
+    list(outcomes(jobs.steady, range(20), scheduler=cluster.address))  # until then both workers have begun
+    finished = outcomes(jobs.slow, range(12), scheduler=cluster.address)
+    order = [chunk.number for chunk, outcome in finished if outcome.rows == 1]
+    assert sorted(order) == list(range(12))
+    assert order.index(0) > 6
+
+
+def test_cluster_without_workers_is_waited_for_and_said(tmp_path: Path, cluster: Cluster) -> None:
+    cluster.stop()
+    cluster.start(0)
+    job = start_job(tmp_path / "late", "1", cluster.address)
+    assert job.stdout is not None
+    assert any("has no workers; waiting for one" in line for line in job.stdout)
+    cluster.add_worker()
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, output
+    map_chunks(jobs.steady, range(60), tmp_path / "undisturbed", chunk_size=3)
+    assert contents(tmp_path / "late") == contents(tmp_path / "undisturbed")
 
 
 # --- what dies on the way
@@ -158,17 +179,35 @@ def test_another_job_in_the_folder(tmp_path: Path) -> None:
         map_chunks(jobs.squares, [1, 2, 4], tmp_path, run={"model": "a"})
 
 
-def test_vanished_input_is_listed_and_tried_again_when_asked(tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.txt" for number in range(4)]
+def test_vanished_and_edited_inputs_are_noticed(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(6)]
     for number, path in enumerate(files):
         path.write_text(str(number))
     files[2].unlink()
     found = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2)
     assert found.failed["item"].tolist() == [str(files[2])]
+    kept = (tmp_path / "out/00000000.parquet").stat().st_mtime_ns
     files[2].write_text("2")
-    assert len(map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2).failed) == 1
-    again = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2, retry=True)
-    assert again.table()["number"].tolist() == [0, 1, 2, 3]
+    files[5].write_text("50")
+    again = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2)
+    assert again.table()["number"].tolist() == [0, 1, 2, 3, 4, 50] and not len(again.failed)
+    assert (tmp_path / "out/00000000.parquet").stat().st_mtime_ns == kept
+
+
+def test_failures_are_tried_again_when_asked(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    work = partial(only_where, allowed)
+    for retry, failed in ((False, 2), (False, 2), (True, 2)):
+        assert len(map_chunks(work, [1, 2], tmp_path / "out", retry=retry).failed) == failed
+    allowed.touch()
+    assert len(map_chunks(work, [1, 2], tmp_path / "out").failed) == 2
+    assert map_chunks(work, [1, 2], tmp_path / "out", retry=True).table()["number"].tolist() == [1, 2]
+
+
+def only_where(path: Path, numbers: list[int]) -> pd.DataFrame:
+    if not path.exists():
+        raise DataError(f"{path}: not there.")
+    return jobs.squares(numbers)
 
 
 def read_numbers(paths: list[Path]) -> pd.DataFrame:
@@ -235,14 +274,17 @@ def test_files_that_are_no_arrays(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_results_bigger_than_the_memory_in_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["here", "cluster"])
+def test_results_bigger_than_the_memory_in_use(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
+    address = request.getfixturevalue("cluster").address if where == "cluster" else None
     code = (
         "import resource, scale_jobs as jobs\nfrom anomaly_nb.scale import map_chunks\n"
-        f"out = {str(tmp_path)!r}\n"
-        "map_chunks(jobs.big, range(4), out + '/few')\n"
+        f"out, engine = {str(tmp_path)!r}, {{'scheduler': {address!r}}}\n"
+        "map_chunks(jobs.big, range(10), out + '/few', **engine)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "map_chunks(jobs.big, range(100), out + '/many')\n"
+        "map_chunks(jobs.big, range(100), out + '/many', **engine)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert int(run.stdout) < 30_000  # kilobytes; the results are 2 GB
+    assert len(Shards(tmp_path / "many")) == 100
+    assert int(run.stdout) < (30_000 if where == "here" else 100_000)  # kilobytes; the results are 2 GB
