@@ -75,9 +75,12 @@ def test_a_training_folder_belongs_to_one_model_loss_and_data(task, tmp_path):
             fit(**changed)
 
 
-def test_two_at_a_time_gives_the_same(task, tmp_path):
+@pytest.mark.parametrize("where", ["cores", "cluster"])
+def test_cores_and_a_cluster_give_the_same(task, tmp_path, where, request):
+    engine = {"workers": 2} if where == "cores" else {"scheduler": request.getfixturevalue("cluster").address}
     rows = {name: ROWS["Autoencoder"] for name in ("Autoencoder", "VAE")}
-    one, two = (run_grid(rows, TERMS, task, tmp_path / str(n), workers=n) for n in (1, 2))
+    one = run_grid(rows, TERMS, task, tmp_path / "one")
+    two = run_grid(rows, TERMS, task, tmp_path / "two", **engine)
     pd.testing.assert_series_equal(one["roc_auc"], two["roc_auc"])
 
 
