@@ -1,6 +1,6 @@
 # make tour   every system on the bundled data, one report: tour/index.html
 # make test   everything that must be green before a commit
-# make bench  speed and memory beside the peers
+# make bench  speed and memory beside the peers, and the page that shows them
 # make lab    JupyterLab on the notebooks
 # make notebooks [NB=nbs/srcnn/00_series.ipynb]   run notebooks and keep their outputs
 # make hooks  nbdev's git hooks: notebooks are cleaned on save, merges stay readable
@@ -67,6 +67,7 @@ tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
 
 bench: .venv/installed-dev
 	python benchmarks/run.py
+	python .ci/run_notebooks.py --path nbs/guide/benchmarks.ipynb
 
 lab: .venv/installed-dev
 	jupyter lab nbs

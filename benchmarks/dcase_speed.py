@@ -14,6 +14,7 @@ import librosa
 import numpy as np
 import pandas as pd
 import torch
+from timing import peak
 
 from anomaly_nb.audio import log_mel
 
@@ -54,12 +55,6 @@ def speed() -> dict[str, float]:
         "librosa over log-mel": seconds["librosa"] / seconds["own"],
         "log-mel over a bare float32 FFT of the frames": seconds["own"] / seconds["fft"],
     }
-
-
-def peak() -> float:
-    "Most memory that this process has had, in MB; `ru_maxrss` would also count what its parent had when it forked."
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def study(folder: str) -> float:

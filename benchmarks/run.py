@@ -25,6 +25,7 @@ SPEED = [
     ["fmnist_memory", "--only_speed"],
     ["dcase_speed"],
     ["scale_speed"],
+    ["peers_memory"],
 ]
 QUALITY = [
     ["srcnn_quality"],

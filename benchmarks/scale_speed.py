@@ -1,6 +1,5 @@
 """What `map_chunks` costs, how it scales from one worker to two, its memory over 100 GB, and what an item costs."""
 
-import ctypes
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
+from timing import fresh_peak, peak
 
 from anomaly_nb.scale import ArrayFile, map_chunks
 
@@ -108,19 +108,6 @@ def scaling(rounds: int = 5) -> dict[str, float]:
         "two Dask workers over one": float(np.median(np.divide(one, two))),
         "one Dask worker over a plain process": float(np.median(np.divide(here, one))),
     }
-
-
-def peak() -> float:
-    "Most memory of this process so far, in MB."
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def fresh_peak() -> float:
-    "Give free memory back to Linux and forget the peak; memory of this process now, in MB."
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak()
 
 
 def zeros(path: Path, rows: int, width: int = 1_000_000) -> ArrayFile:

@@ -1,9 +1,11 @@
 """Timing as ratios: everything that is compared runs in turns within one process, and medians are kept."""
 
+import ctypes
 import platform
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +30,19 @@ def peak_bytes(function: Callable[[], object]) -> int:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
+
+
+def peak() -> float:
+    "Most memory that this process has had, in MB; `ru_maxrss` would also count what its parent had when it forked."
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def fresh_peak() -> float:
+    "Give free memory back to Linux and forget the peak; memory of this process now, in MB."
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
 
 
 def machine() -> str:

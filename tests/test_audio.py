@@ -106,3 +106,7 @@ def test_griffin_lim_keeps_magnitudes():
     reached = torch.stft(again, 512, 128, window=window, return_complex=True).abs()
     assert float((reached - target).norm() / target.norm()) < 0.1
     assert torch.equal(again, griffin_lim(target, 128, 8000, iterations=60))
+    alone = torch.cat([griffin_lim(target[i : i + 1], 128, 8000, iterations=3) for i in (0, 1)])
+    for copies in (1, 2, 3, 4):  # as many as fit, and more
+        together = griffin_lim(target.repeat(copies, 1, 1), 128, 8000, iterations=3)
+        assert torch.allclose(together, alone.repeat(copies, 1), atol=1e-5)
