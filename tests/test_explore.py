@@ -34,6 +34,8 @@ def look_around(detector: Detector, data: Any, folder: Path) -> tuple[Explorer, 
     above = np.flatnonzero(explorer.scores > slider.value)
     assert f"{len(above)} of {len(explorer.scores)}" in said.value
     assert min(len(above), 500) == len(choice.options) and strip.value.count("<circle") > 0
+    drawn = strip.value.count("<polyline") + strip.value.count("<image")
+    assert drawn == min(50, len(explorer.scores)) and "nan" not in strip.value
     worst = int(np.argmax(explorer.scores))
     assert choice.options[0][1] == worst and choice.options[0][0].startswith(explorer.names[worst])
     choice.value = choice.options[1][1]

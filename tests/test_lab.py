@@ -111,6 +111,7 @@ explore(SpectralResidual().fit(first.series), second.series)
 
 def test_a_threshold_is_moved_in_the_lab(lab: tuple[str, Path], browser: Any) -> None:
     pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
@@ -125,7 +126,11 @@ def test_a_threshold_is_moved_in_the_lab(lab: tuple[str, Path], browser: Any) ->
     browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     assert wait_for(browser, "errors or (kernel == 'idle' and waiting == 0)", 120)["errors"] == []
     wait = WebDriverWait(browser, 60)
-    wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output svg circle"))
+    dots = wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output svg .dot > circle"))
+    thumbnail = browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output svg .dot > g")[-1]
+    assert thumbnail.value_of_css_property("visibility") == "hidden"
+    ActionChains(browser).move_to_element(dots[-1]).perform()
+    assert thumbnail.value_of_css_property("visibility") == "visible"
 
     def alarms(page: Any) -> int:
         said = [label.text for label in page.find_elements(By.CSS_SELECTOR, ".widget-label")]
