@@ -33,10 +33,10 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .core import DataError, atomic_path, folder_lock, html_card, reading
+from .core import DataError, Described, atomic_path, folder_lock, html_card, reading
 
 # %% ../nbs/06_scale.ipynb #9ce93392
-class ArrayFile:
+class ArrayFile(Described):
     "An array in a `.npy` file, or in an `.npz` file, of which only the rows asked for are read."
 
     def __init__(
@@ -61,6 +61,9 @@ class ArrayFile:
         if not self.key and len(names) > 1:
             raise DataError(f"it holds {', '.join(sorted(names))}, so `key` must name one")
         return zipfile.ZipFile(self.path).open(f"{self.key}.npy" if self.key else names[0])
+
+    def _facts(self) -> dict[str, object]:
+        return {"file": self.path.name, "key": self.key, "shape": self.shape, "dtype": str(self.dtype)}
 
     def __len__(self) -> int:
         return int(self.shape[0])

@@ -13,6 +13,7 @@ from anomaly_nb.dcase import DCASEFolder, SoundDetector, SpectrogramStudy, synth
 from anomaly_nb.dcase.data import DCASE2020Task2LogMelDataset, DCASE2020Task2TestDataset
 from anomaly_nb.dcgan import SpectrogramDetector, audio_to_spectrograms, load_config
 from anomaly_nb.fmnist import ImageDetector, load_subset, make_protocol
+from anomaly_nb.scale import ArrayFile
 from anomaly_nb.spectra import SpectrumDetector, SpectrumPCA, simulate_spectra
 from anomaly_nb.spectra.preparation import to_rest_frame
 from anomaly_nb.srcnn import SRCNN, Curve, SpectralResidual, load_kpi
@@ -73,6 +74,16 @@ def test_machine_sounds_are_shown(tmp_path: Path) -> None:
         check(type(thing).__name__, thing)
         assert "<b>machines" not in thing._repr_html_() and len(repr(thing)) < 250
     assert "&lt;b&gt;machines" in folder._repr_html_() and "clips=8" in repr(folder) and "anomalies=2" in repr(judged)
+
+
+def test_streams_and_array_files_are_shown(tmp_path: Path) -> None:
+    curve = load_kpi()[0].series
+    scorer = SpectralResidual().fit(curve).stream(curve)
+    check("StreamScorer", scorer)
+    assert f"period={len(scorer.season)}" in repr(scorer)
+    np.save(tmp_path / "rows.npy", np.zeros((3, 2)))
+    check("ArrayFile", rows := ArrayFile(tmp_path / "rows.npy"))
+    assert "shape=(3, 2)" in repr(rows) and "float64" in repr(rows)
 
 
 def test_names_from_outside_are_escaped() -> None:

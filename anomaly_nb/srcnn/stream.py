@@ -12,7 +12,7 @@ from collections import deque
 import numpy as np
 from scipy import fft
 
-from ..core import FloatArray
+from ..core import Described, FloatArray
 from .model import CONTEXT_CAP, ENERGY_CAP, ENERGY_FLOOR, EXTREME, SeriesModel, surprise
 from .whitening import extend_edges
 
@@ -86,7 +86,7 @@ class RecentResiduals:
         self._append(residual)
 
 # %% ../../nbs/srcnn/06_stream.ipynb #e5bc1a70
-class StreamScorer:
+class StreamScorer(Described):
     "Scores one point at a time as the whole series so far would score its last point."
 
     def __init__(
@@ -104,6 +104,14 @@ class StreamScorer:
         self.season, self.kernels = model.season.tolist(), np.ascontiguousarray(model.filters[:, ::-1])
         self.added, self.first = seasonal_response(model.season, model.filters), model.filters[:, 0]
         self.total = 2 * model.filters.sum(axis=1)  # response of the backward output to the newest value, reflected
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "threshold": round(self.model.threshold, 4),
+            "side": self.model.side,
+            "period": len(self.season),
+            "remembered": self.recent.size,
+        }
 
     def update(
         self,
