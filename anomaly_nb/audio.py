@@ -247,4 +247,4 @@ def griffin_lim(
 
     if device.type != "cpu" or len(magnitude) <= CACHED:
         return invert(magnitude)
-    return torch.cat([invert(part) for part in magnitude.split(CACHED)])
+    return torch.cat([invert(part) for part in torch.split(magnitude, CACHED)])
