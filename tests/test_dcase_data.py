@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anomaly_nb.audio import write_audio
 from anomaly_nb.core import DataError
 from anomaly_nb.dcase import DCASE2020Task2LogMelDataset, DCASE2020Task2TestDataset, DCASEFolder, unpack_motor
-from anomaly_nb.dcase.data import parse_clip, spectrogram_batches
+from anomaly_nb.dcase.data import OFFICIAL_COUNTS, parse_clip, spectrogram_batches
 
 
 @pytest.fixture
@@ -44,6 +44,9 @@ def test_a_good_folder(root):
         ("fan/train/normal_id_00_00000009.wav", np.zeros(48000), 48000, "sample rate 48000", False),
         ("fan/train/normal_id_00_00000009.wav", np.zeros((16000, 8)), 16000, "8 channels", False),
         ("fan/train/broken.wav", np.zeros(16000), 16000, "the name is not like", True),
+        ("fan/train/normal_id_00_foo bar_12.wav", np.zeros(16000), 16000, "the name is not like", True),
+        ("fan/test/normal_id_00_x9.wav", np.zeros(16000), 16000, "the name is not like", True),
+        ("fan/test/normal_id_0\u0663_00000009.wav", np.zeros(16000), 16000, "the name is not like", True),
         ("fan/train/anomaly_id_00_00000009.wav", np.zeros(16000), 16000, "among the training clips", True),
         ("fan/train/more/normal_id_00_00000009.wav", np.zeros(16000), 16000, "too deep", True),
         ("fan/test/normal_id_00_00000009.wav", np.zeros(0), 16000, "no sound", True),
@@ -81,6 +84,35 @@ def test_an_unknown_machine_in_the_test_set(root):
     write_audio(root / "fan/test/normal_id_07_00000000.wav", np.zeros(16000))
     rows = DCASEFolder(root).problems.query("place == 'fan id_07'")
     assert rows["problem"].str.contains("no training clip").any() and rows["serious"].all()
+
+
+@pytest.mark.parametrize("place", ["one.wav", "fan/two.WAV", "fan/extra/three.wav", "spare/fan/train/four.wav"])
+def test_sounds_outside_train_and_test_have_a_row(root, place):
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(root / place, np.zeros(16000), 16000, format="WAV")
+    assert problems(root) == {place: ("outside train and test", False)}
+    assert set(problems(root, machine_types=["fan"])) == ({place} if place.startswith("fan") else set())
+    DCASEFolder(root).check()
+
+
+@pytest.mark.parametrize(("machine_type", "last"), [("ToyCar", 4), ("ToyConveyor", 3)])
+def test_official_ids_of_the_toys(tmp_path, machine_type, last):
+    for number in (*range(1, last + 1), last + 1):
+        for part in ("train/normal", "test/normal", "test/anomaly"):
+            write_audio(tmp_path / machine_type / f"{part}_id_{number:02d}_00000000.wav", 0.1 * np.ones(1600))
+    DCASEFolder(tmp_path).check()
+    found = problems(tmp_path, official=True)
+    named = [f"id_{number:02d}" for number in range(1, last + 1)]
+    assert found[f"{machine_type} id_{last + 1:02d}"][0].endswith(", ".join(named))
+    wrong = {f"{machine_type}/train"} | {f"{machine_type}/test {name}" for name in named}
+    assert set(found) == wrong | {f"{machine_type} id_{last + 1:02d}"}
+
+
+def test_a_folder_like_the_official_one_has_no_problem(root, monkeypatch):
+    monkeypatch.setitem(OFFICIAL_COUNTS, "fan", (3, {"id_00": (2, 2)}))
+    assert not problems(root, official=True)
+    (root / "fan").rename(root / "press")
+    assert problems(root, official=True) == {"press": ("not a type of the development set", False)}
 
 
 def test_official_counts(root):

@@ -35,7 +35,7 @@ class Clip(NamedTuple):
     label: int  # 1 = anomaly
 
 
-_NAME = re.compile(r"(normal|anomaly)_(id_\d+)_.*\d+\.wav", re.IGNORECASE)
+_NAME = re.compile(r"(normal|anomaly)_(id_\d+)_\d+\.wav", re.IGNORECASE | re.ASCII)
 
 
 def parse_clip(
@@ -129,6 +129,16 @@ def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[A
             clips.append((*clip, samples, samples / sample_rate, info.sample_rate, info.channels))
     return clips, problems
 
+# %% ../../nbs/dcase/00_data.ipynb #4ceeb45f
+def _stray_problems(root: Path, machine_types: Sequence[str] | None) -> Iterator[Problem]:
+    "WAV files outside the folders `train` and `test`, in the whole folder or in those of the wanted types."
+    remedy = "not read; move it to the folder train or test of its machine type"
+    for place in [root] if machine_types is None else [root / name for name in machine_types]:
+        for path in sorted(place.rglob("*.[wW][aA][vV]")):
+            parts = path.relative_to(root).parts
+            if path.is_file() and not (len(parts) > 2 and parts[1] in ("train", "test")):
+                yield Problem("/".join(parts), "outside train and test", remedy, False)
+
 # %% ../../nbs/dcase/00_data.ipynb #2a730c97
 def _length_problems(clips: pd.DataFrame, root: Path) -> Iterator[Problem]:
     "Clips that are not as long as most of their type."
@@ -153,18 +163,24 @@ def _label_problems(clips: pd.DataFrame) -> Iterator[Problem]:
 
 # %% ../../nbs/dcase/00_data.ipynb #35d71936
 def _count_problems(clips: pd.DataFrame, machine_type: str) -> Iterator[Problem]:
-    "Where the numbers of clips differ from the official development set."
-    train, test = OFFICIAL_COUNTS.get(machine_type, (0, {}))
+    "Where machines and numbers of clips differ from the official development set."
+    if machine_type not in OFFICIAL_COUNTS:
+        yield Problem(machine_type, "not a type of the development set", "choose the types to be compared", False)
+        return
+    train, test = OFFICIAL_COUNTS[machine_type]
     chosen = clips[clips["machine_type"] == machine_type]
+    for machine_id in sorted(set(chosen["machine_id"]) - set(test)):
+        what = f"not in the development set, which has {', '.join(test)}"
+        yield Problem(f"{machine_type} {machine_id}", what, "keep additional and evaluation data apart", False)
     here = int((chosen["split"] == "train").sum())
     if here != train:
         yield Problem(f"{machine_type}/train", f"{here} clips, officially {train}", "download it again", False)
     tests = chosen[chosen["split"] == "test"]
-    for machine_id in sorted(set(test) | set(tests["machine_id"])):
+    for machine_id, official in test.items():
         labels = tests.loc[tests["machine_id"] == machine_id, "label"]
         found = (int((labels == 0).sum()), int(labels.sum()))
-        if found != test.get(machine_id, (0, 0)):
-            what = f"{found} normal and anomalous clips, officially {test.get(machine_id, (0, 0))}"
+        if found != official:
+            what = f"{found} normal and anomalous clips, officially {official}"
             yield Problem(f"{machine_type}/test {machine_id}", what, "download it again", False)
 
 # %% ../../nbs/dcase/00_data.ipynb #06dbed1c
@@ -189,7 +205,7 @@ class DCASEFolder(Described):
         root: Path | str,  # holds a folder for each machine type
         machine_types: Sequence[str] | None = None,  # which to look at; None takes all that are there
         sample_rate: int = 16000,  # Hz, expected
-        official: bool = False,  # compare the numbers of clips with the development set
+        official: bool = False,  # compare machines and numbers of clips with the development set
     ) -> None:
         self.root, self.sample_rate = Path(root), sample_rate
         self.machine_types = _types(self.root, machine_types)
@@ -198,6 +214,7 @@ class DCASEFolder(Described):
             clips, problems = _scan(self.root, machine_type, sample_rate)
             rows, self._problems = rows + clips, self._problems + problems
         self.clips = pd.DataFrame(rows, columns=_COLUMNS)
+        self._problems += _stray_problems(self.root, machine_types)
         self._problems += [*_length_problems(self.clips, self.root), *_label_problems(self.clips)]
         for machine_type in self.machine_types if official else ():
             self._problems += _count_problems(self.clips, machine_type)
