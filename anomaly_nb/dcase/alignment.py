@@ -113,6 +113,8 @@ class Cycle:
         rounds: int = 4,  # of laying the clips over their average
     ) -> "Cycle":
         "Learn period and course of a cycle. Raises `DataError` where there is no cycle."
+        if not len(pictures):
+            raise DataError("No training clip to learn the alignment from. Give two dozen.")
         period, strength = cycle_period(pictures)
         if strength < 0.3:
             raise DataError(
@@ -179,6 +181,8 @@ class Events:
         pictures: Sequence[Audio],  # training clips (n_mels, T); two dozen are enough
     ) -> "Events":
         "Learn what a click sounds like and how clicks are grouped. Raises `DataError` where clicks are too rare."
+        if not len(pictures):
+            raise DataError("No training clip to learn the alignment from. Give two dozen.")
         rises = np.concatenate([_rises(picture) for picture in pictures], axis=1)
         usual, strength, template = rises.mean(axis=1), rises.mean(axis=0), np.zeros(0)
         for _ in range(4):

@@ -95,6 +95,9 @@ class MissingDataError(DataError, FileNotFoundError):
 def _audio_notes(place: str, info: AudioInfo, sample_rate: int) -> Iterator[Problem]:
     if info.sample_rate != sample_rate:
         yield Problem(place, f"sample rate {info.sample_rate} Hz", f"resampled to {sample_rate} Hz", False)
+    if info.samples * sample_rate < HTK.n_fft * info.sample_rate:
+        what = f"{info.samples} samples are shorter than one frame of {HTK.n_fft} at {sample_rate} Hz"
+        yield Problem(place, what, "not usable; record it again", True)
     if info.channels > 1:
         yield Problem(place, f"{info.channels} channels", "the first is used", False)
 
@@ -189,6 +192,8 @@ def _types(root: Path, wanted: Sequence[str] | None) -> list[str]:
     present = [path.name for path in sorted(root.glob("*")) if any((path / s).is_dir() for s in ("train", "test"))]
     if not present:
         raise MissingDataError(f"{root}: no machine type here. Expected folders like {root}/fan/train.")
+    if wanted is not None and not len(wanted):
+        raise DataError(f"{root}: no machine type is chosen. There are: {', '.join(present)}.")
     for machine_type in wanted or ():
         if machine_type not in present:
             raise MissingDataError(
@@ -291,6 +296,8 @@ def spectrogram_batches(
     batch_size: int = 8,  # clips in memory
 ) -> Iterator[tuple[list[Clip], Audio]]:  # clips, and their spectrograms (b, n_mels, T) in dB
     "Read clips and turn them into log-mel spectrograms, never more than a batch in memory."
+    if batch_size < 1:
+        raise DataError(f"batch_size is {batch_size}; at least one clip must be in memory.")
     for start in range(0, len(clips), batch_size):
         chosen = list(clips[start : start + batch_size])
         yield chosen, log_mel(read_clips([clip.path for clip in chosen], samples, recipe.sample_rate), recipe)
@@ -348,6 +355,8 @@ class DCASE2020Task2TestDataset(Described, Dataset[tuple[torch.Tensor, int, str]
         target_T: int,  # frames; shorter clips are filled with zeros, longer ones are cut
         recipe: LogMel = HTK,  # as for training
     ) -> None:
+        if target_T < 1:
+            raise DataError(f"target_T is {target_T}; at least 1 frame is needed. Take that of the training clips.")
         folder = DCASEFolder(root, [machine_type], recipe.sample_rate)
         folder.check(f"{machine_type}/test")
         self.clips, self.samples = folder.select(machine_type, "test"), folder.samples(machine_type)

@@ -55,7 +55,12 @@ class NormalSound:
         picture: Audio,  # (n_mels, T) one clip in dB
         neighbours: int = 3,  # similar training clips to compare with
     ) -> FloatArray:  # (n_mels, T), higher = stranger; dB, or standard deviations for a cycle
-        "Where a clip differs from normal ones."
+        "Where a clip differs from normal ones. Raises `DataError` before normal clips were added."
+        if not self._rows or neighbours < 1:
+            raise DataError(
+                f"{len(self._rows)} normal clips and {neighbours} neighbours: at least one of each is needed. "
+                "Call add() with normal clips first."
+            )
         if isinstance(self.aligner, Cycle):
             columns = self.aligner.columns(picture)
             spread = np.sqrt(self.moments.variance) + 0.1
@@ -69,6 +74,13 @@ class NormalSound:
         passing = uniform_filter1d(rest - rest.mean(axis=1, keepdims=True), 5, axis=1)
         strange: FloatArray = np.abs(steady + passing / 2)
         return strange
+
+# %% ../../nbs/dcase/07_detector.ipynb #91327a1f
+def _picture(file: Path | str) -> Audio:  # (n_mels, T) in dB
+    audio = read_audio(file)
+    if len(audio) < HTK.n_fft:
+        raise DataError(f"{file}: {len(audio)} samples are shorter than one frame of {HTK.n_fft}. Record it again.")
+    return log_mel(audio, HTK)
 
 # %% ../../nbs/dcase/07_detector.ipynb #541664f4
 METHODS = ("mean", "pca", "gmm", "knn", "vqvae")
@@ -137,11 +149,13 @@ class SoundDetector(SoundMethods):
         self.components, self.checkpoint, self.seed = components, str(checkpoint), seed
 
     def fit(self, X: Sequence[Path | str]) -> Self:
-        "Learn from the files of normal recordings. Raises `DataError` for fewer than 4, or an unknown method."
+        "Learn from the files of normal recordings. Raises `DataError` for fewer than 4, or wrong parameters."
         if self.method not in METHODS:
             raise DataError(f"No method {self.method!r}. There are: {', '.join(METHODS)}.")
         if not 0 < self.contamination < 0.5:
             raise DataError(f"contamination is {self.contamination}; it must lie between 0 and 0.5.")
+        if min(self.neighbours, self.components) < 1:
+            raise DataError(f"neighbours is {self.neighbours}, components {self.components}; both are at least 1.")
         if len(X) < 4:
             raise DataError(f"{len(X)} recordings are too few to learn what is normal. Give at least 4.")
         self.network_ = self._open()
@@ -183,10 +197,12 @@ class SoundDetector(SoundMethods):
 
     def _raw(self, files: Sequence[Path | str]) -> FloatArray:
         "What the method looks at, a row for each file; one file in memory at a time."
+        if not len(files):
+            raise DataError("No recordings. Give at least one file.")
         if self.method != "vqvae":
-            pictures = (log_mel(read_audio(file), HTK) for file in files)
+            pictures = (_picture(file) for file in files)
             return np.array([np.concatenate([p.mean(axis=1), p.std(axis=1)]) for p in pictures], np.float64)
-        residuals = (self.network_.residual(log_mel(read_audio(file), HTK)[None]) for file in files)
+        residuals = (self.network_.residual(_picture(file)[None]) for file in files)
         return np.array([[np.mean(residual.astype(np.float64) ** 2)] for residual in residuals], np.float64)
 
     def decision_function(self, X: Sequence[Path | str]) -> FloatArray:
@@ -248,7 +264,13 @@ OFFICIAL_BASELINE: dict[str, dict[str, tuple[float, float]]] = {
 def official_table(
     scores: pd.DataFrame,  # columns machine_type, machine_id, label (1 = anomaly), score
 ) -> pd.DataFrame:  # type, id, auc, pauc; a row "average" for each type
-    "AUC and pAUC of each machine and their mean over each type. Raises `DataError` for a machine with one label only."
+    """AUC and pAUC of each machine and their mean over each type. Raises `DataError` for a machine with one label only,
+    or a column that is not there."""
+    missing = [name for name in ("machine_type", "machine_id", "label", "score") if name not in scores]
+    if missing:
+        raise DataError(
+            f"The table of scores has no column {', '.join(missing)}; it has {', '.join(map(str, scores))}."
+        )
     rows = list[dict[str, Any]]()
     for machine_type, group in scores.groupby("machine_type"):
         own = []

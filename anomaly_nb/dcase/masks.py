@@ -171,7 +171,9 @@ class AudioSpecificStrategy:
         shape: tuple[int, int] = (128, 320),  # (n_mels, T)
         seed: int = 0,  # of the drawing; mask i depends on (seed, i) only
     ) -> BoolArray:  # (n, n_mels, T), none of them empty
-        "Draw masks."
+        "Draw masks. Raises `DataError` where none is asked for or a prior's masks do not fit into the shape."
+        if n < 1 or min(shape) < 1:
+            raise DataError(f"{n} masks of shape {shape}: ask for at least one mask of one band and one frame.")
         return np.stack([self._mask(shape, seed, i) for i in range(n)])
 
     def _mask(self, shape: tuple[int, int], seed: int, index: int) -> BoolArray:
@@ -260,6 +262,10 @@ def energy_test(
 ) -> tuple[float, float]:  # energy distance, and p-value; small = different
     "Two-sample test of equal distribution."
     one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if one.ndim != 2 or two.ndim != 2 or not len(one) or not len(two):
+        raise DataError(
+            f"Points of shapes {one.shape} and {two.shape}: expected (n, d) and (m, d), none of them empty."
+        )
     points = np.concatenate([one, two])
     distance = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
 

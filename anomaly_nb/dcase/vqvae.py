@@ -278,9 +278,11 @@ def train_vqvae(
     recipe: LogMel = HTK,  # of the spectrograms
     **options: Any,  # passed to `anomaly_nb.training.train`
 ) -> Path:  # the checkpoint
-    "Train on a type's training clips. Raises `DataError` for an unknown preset or fewer than 2 clips."
+    "Train on a type's training clips. Raises `DataError` for an unknown preset, no epoch, or fewer than 2 clips."
     if preset not in PRESETS:
         raise DataError(f"No preset {preset!r}. There are: {', '.join(PRESETS)}.")
+    if min(epochs, batch_size) < 1:
+        raise DataError(f"epochs is {epochs}, batch_size {batch_size}; both are at least 1.")
     dataset = DCASE2020Task2LogMelDataset(root, machine_type, recipe=recipe)
     if len(dataset) < 2:
         raise DataError(f"{root}: {len(dataset)} training clips of {machine_type} are too few. At least 2 are needed.")
