@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from anomaly_nb.audio import HTK
+from anomaly_nb.audio import HTK, write_audio
 from anomaly_nb.core import DataError
 from anomaly_nb.dcase import (
     AudioSpecificStrategy,
@@ -58,8 +58,44 @@ def test_cores_and_a_cluster_write_what_one_process_writes(root, report, tmp_pat
         engine = {"scheduler": request.getfixturevalue("cluster").address}
     shared = SpectrogramStudy(root).run(tmp_path, **engine)
     assert shared.summaries() == report.summaries()
-    for file in ["study.csv", *(f"maps/{path.name}" for path in (root / "report/maps").iterdir())]:
+    maps = [f"maps/{path.name}" for path in (root / "report/maps").iterdir()]
+    for file in ["study.csv", "bands.csv", "frames.csv", *maps]:
         assert (tmp_path / file).read_bytes() == (root / "report" / file).read_bytes(), file
+
+
+def test_profiles_over_bands_and_frames(root, report):
+    for machine in report.machines:
+        bands, frames = machine.band_profile(), machine.frame_profile()
+        assert len(bands) == 128 and len(frames) == machine.aligner.width
+        assert np.allclose(frames["seconds"], np.arange(len(frames)) * 0.032)
+        assert np.allclose(frames["change"], machine.found.difference.mean(axis=0), atol=1e-4)
+        assert np.allclose(frames["control"], machine.control.difference.mean(axis=0), atol=1e-4)
+        for profile in (bands, frames):
+            assert profile["auc"].between(0, 1).all() and (profile["low"] < profile["high"]).all()
+            assert np.allclose((profile["low"] + profile["high"]) / 2, profile["change"])
+        titles = [ax.get_title() for ax in machine.figure().axes]
+        assert any("over time" in title for title in titles) and any("each band" in title for title in titles)
+    for over, key in (("bands", "hz"), ("frames", "seconds")):
+        saved = pd.read_csv(root / f"report/{over}.csv")
+        assert list(saved)[:3] == ["type", "id", key] and {"change", "control"} <= set(saved)
+        assert np.allclose(saved["change"], report.profiles(over)["change"])
+    with pytest.raises(DataError, match="bands or frames"):
+        report.profiles("clips")
+
+
+def test_a_fault_in_time_shows_in_the_frame_profile(tmp_path):
+    random = np.random.default_rng(0)
+    for part, count in (("train/normal", 8), ("test/normal", 6), ("test/anomaly", 6)):
+        for i in range(count):
+            audio = 0.01 * random.normal(size=32_000)
+            if "anomaly" in part:
+                audio[16_000:20_000] *= 10  # 20 dB, from 1 s to 1.25 s
+            write_audio(tmp_path / f"fan/{part}_id_00_{i:08d}.wav", audio)
+    profile = SpectrogramStudy(tmp_path).run().machines[0].frame_profile()
+    during = profile["seconds"].between(1.05, 1.2)
+    assert (profile.loc[during, "change"] - 20).abs().max() < 1 and (profile.loc[during, "auc"] == 1).all()
+    assert profile.loc[~profile["seconds"].between(0.95, 1.3), "change"].abs().max() < 1
+    assert profile["control"].abs().max() < 1
 
 
 def test_patches_are_the_region(report):

@@ -31,6 +31,7 @@ from ..metrics import roc_auc
 from ..scale import decode, outcomes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # %% ../../nbs/dcase/04_study.ipynb #7fbad690
@@ -113,20 +114,21 @@ def _patches(shrunken: FloatArray, auc: FloatArray, recipe: LogMel, threshold: f
     return table.sort_values("bins", ascending=False, ignore_index=True)
 
 # %% ../../nbs/dcase/04_study.ipynb #a9dcfca5
-def _band_profile(train: Group, normal: Group, broken: Group, hertz: FloatArray) -> pd.DataFrame:
-    "A row for each band, from the mean levels of the clips."
-    levels = [group.bands.astype(np.float64) for group in (train, normal, broken)]
-    change = levels[2].mean(axis=0) - levels[0].mean(axis=0)
-    error = np.sqrt(sum(level.var(axis=0, ddof=1) / len(level) for level in (levels[0], levels[2])))
-    tests, labels = np.concatenate(levels[1:]), np.repeat([0, 1], [len(levels[1]), len(levels[2])])
+def _profile(
+    levels: Sequence[Audio],  # (clips, k) each: training, normal and broken clips; their mean levels in k places
+) -> pd.DataFrame:  # change, low, high, control, auc; k rows
+    "Change of broken clips in each place, with its interval, and the change of normal test clips as its control."
+    train, normal, broken = (level.astype(np.float64) for level in levels)
+    change = broken.mean(axis=0) - train.mean(axis=0)
+    error = np.sqrt(sum(level.var(axis=0, ddof=1) / len(level) for level in (train, broken)))
+    tests, labels = np.concatenate([normal, broken]), np.repeat([0, 1], [len(normal), len(broken)])
     return pd.DataFrame(
         {
-            "hz": (hertz[:-1] + hertz[1:]) / 2,
             "change": change,
             "low": change - 1.96 * error,
             "high": change + 1.96 * error,
-            "auc": [roc_auc(labels, band) for band in tests.T],
-            "variation": broken.spread.mean(axis=0) - train.spread.mean(axis=0),
+            "control": normal.mean(axis=0) - train.mean(axis=0),
+            "auc": [roc_auc(labels, place) for place in tests.T],
         }
     )
 
@@ -158,6 +160,8 @@ class MachineMaps(Described):
         # AUC of each bin, broken against normal test clips, and bins with at most 5 % false discoveries.
         self.auc, p = bin_auc(normal.histogram, broken.histogram)
         self.significant: BoolArray = significant(p)
+        # Change of each column over all bands.
+        self.frames: pd.DataFrame = _profile([group.columns for group in (self.train, normal, broken)])
         # Does time matter, in normal and in broken test clips?
         self.time_p = time_locked(normal.columns), time_locked(broken.columns)
         for group in (self.train, normal, broken):
@@ -169,7 +173,8 @@ class MachineMaps(Described):
         groups = {"train": self.train, "normal": self.normal, "anomaly": self.anomaly}
         parts = {f"{name}.{key}": array for name, group in groups.items() for key, array in group.arrays().items()}
         maps = {"deviation": self.deviation, "auc": self.auc, "significant": self.significant.astype(np.float64)}
-        return parts | maps | {"time_p": np.array(self.time_p)}
+        frames = {f"frames.{name}": self.frames[name].to_numpy() for name in self.frames}
+        return parts | maps | frames | {"time_p": np.array(self.time_p)}
 
 # %% ../../nbs/dcase/04_study.ipynb #13f909f5
 class MachineStudy(MachineMaps):
@@ -191,8 +196,17 @@ class MachineStudy(MachineMaps):
         return _patches(self.found.shrunken, self.auc, self.recipe, self.threshold)
 
     def band_profile(self) -> pd.DataFrame:
-        "A row for each band: hz, mean change and its 95 % interval, AUC of the band, change of its spread over time."
-        return _band_profile(self.train, self.normal, self.anomaly, self.recipe.hertz)
+        "A row for each band: hz, mean change, its 95 % interval and control, AUC, change of the spread over time."
+        groups, hertz = (self.train, self.normal, self.anomaly), self.recipe.hertz
+        profile = _profile([group.bands for group in groups])
+        profile.insert(0, "hz", (hertz[:-1] + hertz[1:]) / 2)
+        return profile.assign(variation=self.anomaly.spread.mean(axis=0) - self.train.spread.mean(axis=0))
+
+    def frame_profile(self) -> pd.DataFrame:
+        "A row for each column of the aligned pictures: seconds, mean change, its 95 % interval and control, AUC."
+        profile = self.frames.copy()
+        profile.insert(0, "seconds", self.recipe.seconds(np.arange(len(profile))))
+        return profile
 
     def interval_auc(self) -> float:
         "AUC of the surprise at the pauses between clicks; NaN for machines that do not click."
@@ -210,7 +224,7 @@ class MachineStudy(MachineMaps):
         return _sentence(self)
 
     def figure(self) -> "Figure":
-        "Mean pictures, differences, AUC and band profile, with axes in Hz and seconds."
+        "Mean pictures, differences, AUC and both profiles, with axes in Hz and seconds."
         return _machine_figure(self)
 
 # %% ../../nbs/dcase/04_study.ipynb #9bff9e3a
@@ -260,12 +274,34 @@ def _sentence(study: MachineStudy) -> str:
     return " ".join([text, *study.notes])
 
 # %% ../../nbs/dcase/04_study.ipynb #30acbdf4
+def _profile_panels(study: MachineStudy, bands: "Axes", frames: "Axes") -> None:
+    "The change of each band, and of each column, with interval and control."
+    profile, hertz = study.band_profile(), study.recipe.hertz
+    khz = profile["hz"] / 1000
+    bands.fill_betweenx(khz, profile["low"], profile["high"], color="C3", alpha=0.3, lw=0)
+    bands.plot(profile["change"], khz, color="C3", lw=1, label="broken")
+    bands.plot(profile["control"], khz, color="0.3", lw=0.8, label="control")
+    bands.axvline(0, color="0.5", lw=0.8)
+    bands.set_title("change of each band, 95 % interval", fontsize=9)
+    change = f"minus training clips ({study.unit})"
+    bands.set(xlabel=change, ylabel="frequency (kHz)", ylim=(hertz[0] / 1000, hertz[-1] / 1000))
+    profile = study.frame_profile()
+    time = profile["seconds"]
+    frames.fill_between(time, profile["low"], profile["high"], color="C3", alpha=0.3, lw=0)
+    frames.plot(time, profile["change"], color="C3", lw=1, label="broken")
+    frames.plot(time, profile["control"], color="0.3", lw=0.8, label="control")
+    frames.axhline(0, color="0.5", lw=0.8)
+    frames.set_title("change over time, 95 % interval", fontsize=9)
+    frames.set(xlabel=study.aligner.axis, ylabel=change)
+    frames.legend(fontsize=7)
+
+# %% ../../nbs/dcase/04_study.ipynb #9b0c69c3
 def _machine_figure(study: MachineStudy) -> "Figure":
-    "Six panels for one machine."
+    "Eight panels for one machine: six maps and two profiles."
     from anomaly_nb.plots import blank_figure
 
-    figure = blank_figure(11, 5.6, dpi=90)
-    axes = figure.subplots(2, 3)
+    figure = blank_figure(14, 5.6, dpi=90)
+    axes = figure.subplots(2, 4)
     time = study.recipe.seconds(np.arange(study.aligner.width + 1))
     khz = study.recipe.hertz / 1000
     mean = study.train.moments.mean
@@ -282,6 +318,7 @@ def _machine_figure(study: MachineStudy) -> "Figure":
         ("mean of normal training clips", mean, limits),
         ("mean of broken clips", study.anomaly.moments.mean, limits),
         ("shrunken difference", shrunken, signed),
+        ("control: normal test clips", study.control.shrunken, signed),
         ("mean distance, minus the control's", study.deviation, signed),
         (
             "AUC of each bin, significant ones only",
@@ -294,12 +331,7 @@ def _machine_figure(study: MachineStudy) -> "Figure":
         figure.colorbar(shown, ax=ax, label="AUC" if "AUC" in title else study.unit)
         ax.set_title(title, fontsize=9)
         ax.set(xlabel=study.aligner.axis, ylabel="frequency (kHz)")
-    profile, ax = study.band_profile(), axes[1, 2]
-    ax.fill_betweenx(profile["hz"] / 1000, profile["low"], profile["high"], color="C3", alpha=0.3, lw=0)
-    ax.plot(profile["change"], profile["hz"] / 1000, color="C3", lw=1)
-    ax.axvline(0, color="0.5", lw=0.8)
-    ax.set_title("change of each band, 95 % interval", fontsize=9)
-    ax.set(xlabel=f"broken minus normal ({study.unit})", ylabel="frequency (kHz)", ylim=(khz[0], khz[-1]))
+    _profile_panels(study, axes[1, 2], axes[1, 3])
     figure.suptitle(f"{study.machine_type} {study.machine_id}")
     return figure
 
@@ -347,6 +379,21 @@ class StudyReport(Described):
         "A row for each machine."
         return pd.DataFrame([machine.row() for machine in self.machines])
 
+    def profiles(
+        self,
+        over: str,  # "bands" or "frames"
+    ) -> pd.DataFrame:  # type, id, and the columns of `band_profile` or `frame_profile`
+        "The profiles of all machines, one below the other. Raises `DataError` for another name."
+        if over not in ("bands", "frames"):
+            raise DataError(f"No profiles over {over!r}. Choose bands or frames.")
+        parts = []
+        for machine in self.machines:
+            profile = machine.band_profile() if over == "bands" else machine.frame_profile()
+            profile.insert(0, "type", machine.machine_type)
+            profile.insert(1, "id", machine.machine_id)
+            parts.append(profile)
+        return pd.concat(parts, ignore_index=True)
+
     def summaries(self) -> dict[str, list[str]]:
         "Sentences by machine type, one for each machine."
         sentences = dict[str, list[str]]()
@@ -356,12 +403,14 @@ class StudyReport(Described):
 
     def save(
         self,
-        out: Path | str,  # folder: study.html, study.csv, and maps/<type>_<id>.npz
+        out: Path | str,  # folder: study.html, study.csv, bands.csv, frames.csv, and maps/<type>_<id>.npz
     ) -> Path:  # the HTML page
-        "Write the page, the table and the maps."
+        "Write the page, the tables and the maps."
         out = Path(out)
-        with atomic_path(out / "study.csv") as path:
-            self.table().to_csv(path, index=False)
+        tables = {"study": self.table(), "bands": self.profiles("bands"), "frames": self.profiles("frames")}
+        for name, table in tables.items():
+            with atomic_path(out / f"{name}.csv") as path:
+                table.to_csv(path, index=False)
         for machine in self.machines:
             _save_maps(machine, out / "maps" / f"{machine.machine_type}_{machine.machine_id}.npz")
         with atomic_path(out / "study.html") as path:
@@ -506,6 +555,9 @@ class MachineWork(MachineReader):
         study = MachineStudy(machine_type, machine_id, self.recipe, aligner, *groups, self.unit, notes=notes)
         study.deviation, study.auc = arrays["deviation"], arrays["auc"]
         study.significant = arrays["significant"].astype(bool)
+        study.frames = pd.DataFrame(
+            {key.removeprefix("frames."): part for key, part in arrays.items() if key.startswith("frames.")}
+        )
         study.time_p = float(arrays["time_p"][0]), float(arrays["time_p"][1])
         return study
 
