@@ -47,8 +47,23 @@ def test_the_report(root, report):
     assert table["low"].le(table["change"]).all() and table["change"].le(table["high"]).all()
     page = (root / "report/study.html").read_text()
     assert page.count("<audio") == 8 and page.count("<img") == 4 and "http" not in page.split("</style>")[1][:200]
-    maps = np.load(root / "report/maps/fan_id_00.npz")
-    assert maps["shrunken"].shape == (128, 126) and len(maps["hertz"]) == 129
+
+
+def test_saved_maps_read_back(root, report):
+    for machine in report.machines:
+        with np.load(root / f"report/maps/{machine.machine_type}_{machine.machine_id}.npz") as file:
+            maps = dict(file)
+        hertz, seconds = maps.pop("hertz"), maps.pop("seconds")
+        assert {array.shape for array in maps.values()} == {(128, machine.aligner.width)}
+        assert hertz.shape == (129,) and np.allclose(seconds, np.arange(machine.aligner.width + 1) * 0.032)
+        assert np.allclose(maps["difference"], maps["anomaly"] - maps["normal"], atol=1e-4)
+        assert np.allclose(maps["normal"] + maps["control_difference"], machine.normal.moments.mean, atol=1e-4)
+        row = machine.row()
+        assert (np.abs(maps["shrunken"]) >= 3).mean() == pytest.approx(row["region"], abs=1e-3)
+        assert (np.abs(maps["control_shrunken"]) >= 3).mean() == pytest.approx(row["control_region"], abs=1e-3)
+        assert set(np.unique(maps["significant"])) <= {0, 1} and maps["auc"].min() >= 0 and maps["auc"].max() <= 1
+        assert maps["significant"].mean() == pytest.approx(row["significant"])
+        assert {"deviation", "effect"} <= set(maps)
 
 
 @pytest.mark.parametrize("where", ["cores", "cluster"])

@@ -353,15 +353,21 @@ def _player(clip: Clip, seconds: float = 4.0) -> str:
 
 # %% ../../nbs/dcase/04_study.ipynb #e661dc37
 def _save_maps(machine: MachineStudy, path: Path) -> None:
-    "Maps `(n_mels, width)` and edges of the bands, as float32."
-    found = machine.found
+    "Maps `(n_mels, width)` and edges of their bins, as float32."
+    found, control = machine.found, machine.control
     maps = {
-        "shrunken": found.shrunken,
-        "deviation": machine.deviation,
-        "auc": machine.auc,
-        "effect": found.effect,
         "normal": machine.train.moments.mean,
+        "anomaly": machine.anomaly.moments.mean,
+        "difference": found.difference,
+        "shrunken": found.shrunken,
+        "control_difference": control.difference,
+        "control_shrunken": control.shrunken,
+        "deviation": machine.deviation,
+        "effect": found.effect,
+        "auc": machine.auc,
+        "significant": machine.significant,
         "hertz": machine.recipe.hertz,
+        "seconds": machine.recipe.seconds(np.arange(machine.aligner.width + 1)),
     }
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **{name: value.astype(np.float32) for name, value in maps.items()})  # type: ignore[arg-type]
