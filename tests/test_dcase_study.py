@@ -15,9 +15,11 @@ from anomaly_nb.dcase import (
     DCASEFolder,
     MaskPrior,
     NormalSound,
+    Patch,
     PerlinStrategy,
     SoundDetector,
     SpectrogramStudy,
+    compare_masks,
     energy_test,
     evaluate_detector,
     generate_anomalies,
@@ -155,6 +157,29 @@ def test_priors_match_what_was_found(report, tmp_path):
         assert masks.shape == (12, 128, 126) and masks.any(axis=(1, 2)).all()
         assert np.array_equal(masks[:4], strategy.generate(4, (128, 126), seed=3))
     assert AudioSpecificStrategy(prior).generate(30).mean() < AudioSpecificStrategy().generate(30).mean() / 4
+
+
+def test_masks_are_louder_and_quieter_where_patches_are():
+    louder, quieter = Patch(20, 6, 30, 1, 4.0), Patch(90, 10, 157, -1, -4.0)
+    prior = MaskPrior("fan", 128, 157, (louder, quieter), (2,), 60.0, tuple(HTK.hertz), 0.032)
+    for strategy in (AudioSpecificStrategy(prior), PerlinStrategy(prior)):
+        masks = strategy.generate_signed(8, (128, 157), seed=1)
+        assert set(np.unique(masks)) == {-1, 0, 1}
+        assert (masks[:, :50] >= 0).all() and (masks[:, 60:] <= 0).all()
+        assert np.array_equal(masks != 0, strategy.generate(8, (128, 157), seed=1))
+
+
+def test_comparison_tells_masks_of_a_prior_from_others(report):
+    fan, slider = (MaskPrior.from_study(report, name) for name in ("fan", "slider"))
+    shape = (slider.n_mels, slider.frames)
+    own = AudioSpecificStrategy(slider).generate_signed(40, shape)
+    assert compare_masks(slider, own)["p"].min() > 0.05
+    for other in (AudioSpecificStrategy(fan).generate_signed(40, shape), AudioSpecificStrategy().generate(40, shape)):
+        assert compare_masks(slider, other)["p"].min() < 0.05
+    assert compare_masks(slider, -own).loc["sign", "p"] < 0.05
+    for wrong in (own[0], own[:, :, :-1], np.zeros_like(own)):
+        with pytest.raises(DataError):
+            compare_masks(slider, wrong)
 
 
 def test_energy_test_holds_its_level():

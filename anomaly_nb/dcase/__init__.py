@@ -44,7 +44,15 @@ names = lazy_loader.attach(
         "alignment": ["Cycle", "Events", "Intervals"],
         "study": ["SpectrogramStudy", "StudyReport"],
         "vqvae": ["VQ_VAE_2Layer", "Rebuilder", "checkpoint_path", "study_residuals", "train_vqvae"],
-        "masks": ["AudioSpecificStrategy", "MaskPrior", "PerlinStrategy", "energy_test", "generate_anomalies"],
+        "masks": [
+            "AudioSpecificStrategy",
+            "MaskPrior",
+            "Patch",
+            "PerlinStrategy",
+            "compare_masks",
+            "energy_test",
+            "generate_anomalies",
+        ],
         "detector": ["NormalSound", "SoundDetector", "baseline_table", "evaluate_detector", "official_table"],
     },
 )

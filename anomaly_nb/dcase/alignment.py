@@ -173,6 +173,7 @@ class Events:
     gap: float  # frames: a longer pause begins a new group of clicks
     width: int  # frames around the first click of a group
     before: int = 4  # frames of them before the click
+    period: float = 0.0  # frames from one group of clicks to the next, the median; 0 = not known
     axis: str = "time from the first click (s)"
 
     @classmethod
@@ -206,7 +207,7 @@ class Events:
         gap = float(np.exp(_split(np.log(intervals))[0]))
         starts = np.concatenate([np.diff(events[np.diff(events, prepend=-(10**6)) > gap]) for events in found])
         width = 4 + (int(np.quantile(starts, 0.1)) if len(starts) else int(gap))
-        return cls(template, usual, height, gap, width)
+        return cls(template, usual, height, gap, width, period=float(np.median(starts)) if len(starts) else 0.0)
 
     def _response(self, picture: Audio) -> FloatArray:
         response: FloatArray = self.template @ (_rises(picture) - self.usual[:, None])
