@@ -109,6 +109,17 @@ def test_training_leaves_a_checkpoint_that_loads(tmp_path):
     assert Rebuilder(path).residual(torch.zeros(1, 128, 65).numpy()).shape == (1, 128, 65)
 
 
+def test_residuals_of_untrained_networks_are_refused(tmp_path):
+    synthesize_machines(tmp_path / "data", ["fan"], 1, 2, 1, 1, seconds=2.05)
+    path = checkpoint_path(tmp_path, "fan")
+    path.parent.mkdir(parents=True)
+    weights = VQ_VAE_2Layer(**PRESETS["small"]).state_dict()
+    torch.save({"model_state_dict": weights, "mean": 0.0, "std": 1.0, "size": PRESETS["small"]}, path)
+    with pytest.raises(DataError, match="this network has never been trained"):
+        study_residuals(tmp_path / "data", tmp_path, out=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
 def test_damaged_checkpoints(tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "x.pt")
     with pytest.raises(DataError, match="not a checkpoint of train_vqvae"):

@@ -334,6 +334,8 @@ class Rebuilder:
             self.network = VQ_VAE_2Layer(**size).eval()
         self.about = {"mean": self.mean, "std": self.std, "size": kept}
         fit_weights(self.network, state["model_state_dict"], path)
+        if int(self.network.vq_bot.steps) == 0:
+            raise DataError(f"{path}: this network has never been trained. Train it with dcase_train_vqvae.")
 
     @torch.no_grad()
     def rebuild(
