@@ -1,7 +1,11 @@
 """The study, masks and detectors on synthetic machines, from the outside."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -27,7 +31,9 @@ from anomaly_nb.dcase import (
     synthesize_machines,
 )
 from anomaly_nb.dcase.detector import METHODS
+from anomaly_nb.dcase.study import FinishedMachines, MachineReader
 from anomaly_nb.dcase.vqvae import train_vqvae
+from anomaly_nb.scale import encode
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +84,77 @@ def test_cores_and_a_cluster_write_what_one_process_writes(root, report, tmp_pat
     maps = [f"maps/{path.name}" for path in (root / "report/maps").iterdir()]
     for file in ["study.csv", "bands.csv", "frames.csv", *maps]:
         assert (tmp_path / file).read_bytes() == (root / "report" / file).read_bytes(), file
+
+
+def counted(monkeypatch):
+    "The machines that are read from now on."
+    read, study = [], MachineReader.study
+    monkeypatch.setattr(MachineReader, "study", lambda work, *names: (read.append(names), study(work, *names))[1])
+    return read
+
+
+def test_a_killed_study_goes_on(root, report, tmp_path, monkeypatch):
+    script = f"from anomaly_nb.dcase import SpectrogramStudy; SpectrogramStudy({str(root)!r}).run({str(tmp_path)!r})"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while not list(tmp_path.glob("unfinished/*.npz")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    finished = len(list(tmp_path.glob("unfinished/*.npz")))
+    assert 0 < finished < 4 and not (tmp_path / "study.html").exists()
+    read = counted(monkeypatch)
+    again = SpectrogramStudy(root).run(tmp_path)
+    assert len(read) == 4 - finished
+    assert again.summaries() == report.summaries()
+    assert (tmp_path / "study.csv").read_bytes() == (root / "report/study.csv").read_bytes()
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_a_machine_that_fails_is_named_and_tried_again(tmp_path, monkeypatch):
+    synthesize_machines(tmp_path, ["fan"], 2, 3, 2, 2, seconds=2)
+    study = MachineReader.study
+
+    def fails(work, *names):
+        if names == ("fan", "id_02"):
+            raise DataError("The drive was unplugged.")
+        return study(work, *names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MachineReader, "study", fails)
+        first = SpectrogramStudy(tmp_path).run(tmp_path / "out")
+    assert [machine.machine_id for machine in first.machines] == ["id_00"]
+    assert first.notes == ["fan id_02 could not be studied: The drive was unplugged."]
+    assert first.notes[0] in (tmp_path / "out/study.html").read_text()
+    read = counted(monkeypatch)
+    assert len(SpectrogramStudy(tmp_path).run(tmp_path / "out").machines) == 2
+    assert read == [("fan", "id_02")]
+
+
+def test_kept_machines_belong_to_their_clips_and_settings(tmp_path):
+    synthesize_machines(tmp_path, ["fan"], 1, 3, 2, 2, seconds=2)
+    kept = FinishedMachines(tmp_path / "kept", SpectrogramStudy(tmp_path).work)
+    assert kept.read("fan", "id_00") is None
+    kept.write("fan", "id_00", encode(kept.work.arrays([("fan", "id_00")]))[2])
+    assert kept.read("fan", "id_00").sentence() == kept.work.study("fan", "id_00").sentence()
+    other = SpectrogramStudy(tmp_path, align={"fan": "cycle"}).work
+    assert FinishedMachines(kept.folder, other).path("fan", "id_00") != kept.path("fan", "id_00")
+    whole = kept.path("fan", "id_00").read_bytes()
+    kept.path("fan", "id_00").write_bytes(whole[: len(whole) // 2])
+    assert kept.read("fan", "id_00") is None
+    kept.write("fan", "id_00", whole)
+    clip = next((tmp_path / "fan/test").glob("anomaly*"))
+    os.utime(clip, (0, 0))
+    assert kept.read("fan", "id_00") is None
+
+
+def test_no_machine_could_be_studied(tmp_path):
+    synthesize_machines(tmp_path, ["fan"], 1, 3, 2, 2, seconds=2)
+
+    def view(machine_type, batch):
+        raise DataError("No network.")
+
+    with pytest.raises(DataError, match=r"no machine could be studied. fan id_00 .* No network"):
+        SpectrogramStudy(tmp_path, view=view).run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_profiles_over_bands_and_frames(root, report):

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['logger', 'ALIGN', 'View', 'Group', 'MachineMaps', 'MachineStudy', 'StudyReport', 'MachineReader', 'MachineWork',
-           'SpectrogramStudy']
+           'FinishedMachines', 'SpectrogramStudy']
 
 # %% ../../nbs/dcase/04_study.ipynb #96f74f09
 import base64
 import io
 import logging
+import shutil
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +30,7 @@ from .alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
 from .data import Clip, DCASEFolder, spectrogram_batches
 from .statistics import BinHistogram, Comparison, Moments, bin_auc, compare, significant, time_locked
 from ..metrics import roc_auc
-from ..scale import decode, outcomes
+from ..scale import decode, describe_content, file_state, outcomes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -516,7 +518,6 @@ class MachineReader:
 
     def study(self, machine_type: str, machine_id: str) -> MachineStudy:
         "Read the clips of a machine and settle its study."
-        logger.info("%s %s", machine_type, machine_id)
         samples = self.folder.samples(machine_type)
         train, test = (self.folder.select(machine_type, split, machine_id) for split in ("train", "test"))
         aligner, intervals, notes = self.aligned(machine_type, machine_id)
@@ -568,6 +569,33 @@ class MachineWork(MachineReader):
         return study
 
 # %% ../../nbs/dcase/04_study.ipynb #de8d03fd
+class FinishedMachines:
+    "What an unfinished study has found so far: a file of arrays for each machine."
+
+    def __init__(self, folder: Path, work: MachineWork) -> None:
+        self.folder, self.work = folder, work
+
+    def path(self, machine_type: str, machine_id: str) -> Path:
+        "The file of a machine, named after its clips as they are now and the settings."
+        splits = (self.work.folder.select(machine_type, split, machine_id) for split in ("train", "test"))
+        settings = repr(self.work.recipe), self.work.align.get(machine_type)
+        digest = describe_content((file_state([clip.path for clips in splits for clip in clips]), settings))
+        return self.folder / f"{machine_type}_{machine_id}.{digest}.npz"
+
+    def read(self, machine_type: str, machine_id: str) -> MachineStudy | None:
+        "The study of a machine, if it is there."
+        path = self.path(machine_type, machine_id)
+        try:
+            return self.work.settled(machine_type, machine_id, dict(np.load(path, allow_pickle=False)))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def write(self, machine_type: str, machine_id: str, data: bytes) -> None:
+        "Keep the arrays of a machine."
+        with atomic_path(self.path(machine_type, machine_id)) as temporary:
+            temporary.write_bytes(data)
+
+# %% ../../nbs/dcase/04_study.ipynb #b3ad42c3
 class SpectrogramStudy:
     "Where and how broken machines differ from normal ones, for each machine of a folder."
 
@@ -599,20 +627,31 @@ class SpectrogramStudy:
             raise DataError(
                 f"{self.folder.root}: no machine with 2 training, normal and broken clips. {' '.join(notes)}"
             )
-        if workers == 1 and scheduler is None:
-            machines = [self.work.study(*names) for names in chosen]
-        else:
-            machines = self._elsewhere(chosen, workers, scheduler)
-        report = StudyReport(self.folder, machines, notes)
+        kept = FinishedMachines(Path(out) / "unfinished", self.work) if out is not None and not self.work.view else None
+        machines, failed = self._machines(chosen, kept, workers, scheduler)
+        if not machines:
+            raise DataError(f"{self.folder.root}: no machine could be studied. {failed[0]}")
+        report = StudyReport(self.folder, machines, notes + failed)
         if out is not None:
             report.save(out)
+        if kept is not None and not failed:
+            shutil.rmtree(kept.folder, ignore_errors=True)
         return report
 
-    def _elsewhere(self, chosen: list[tuple[str, str]], workers: int, scheduler: str | None) -> list[MachineStudy]:
-        "The machines in processes of their own, a machine at a time; what they find comes back as arrays."
-        found = dict[int, Mapping[str, FloatArray]]()
-        for chunk, outcome in outcomes(self.work.arrays, chosen, workers=workers, scheduler=scheduler):
-            for _, _, reason in outcome.failed:
-                raise DataError(reason)
-            found[chunk.start] = cast(Mapping[str, FloatArray], decode(outcome.suffix, outcome.data))
-        return [self.work.settled(*names, found[i]) for i, names in enumerate(chosen)]
+    def _machines(
+        self, chosen: list[tuple[str, str]], kept: FinishedMachines | None, workers: int, scheduler: str | None
+    ) -> tuple[list[MachineStudy], list[str]]:
+        "The machines that could be studied, and a sentence for each that could not."
+        found = {i: study for i, names in enumerate(chosen) if kept is not None and (study := kept.read(*names))}
+        engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "done": list(found)}
+        failed = list[str]()
+        for chunk, outcome in outcomes(self.work.arrays, chosen, **engine):
+            names = chosen[chunk.start]
+            failed += [f"{' '.join(names)} could not be studied: {reason}" for _, _, reason in outcome.failed]
+            if not outcome.failed:
+                logger.info("%s %s is finished", *names)
+                arrays = cast(Mapping[str, FloatArray], decode(outcome.suffix, outcome.data))
+                found[chunk.start] = self.work.settled(*names, arrays)
+                if kept is not None:
+                    kept.write(*names, outcome.data)
+        return [found[i] for i in sorted(found)], failed
