@@ -161,14 +161,26 @@ def test_the_monitor_sees_memory_and_keeps_no_more_than_its_history():
     assert monitor.read() is monitor.read()  # a second look within a tenth of a second costs nothing
 
 
-def test_epoch_rows_are_means_since_the_last_one():
+def test_a_row_is_the_machine_now():
     monitor = ResourceMonitor()
-    monitor.read()
-    first = monitor.epoch_row()
-    assert set(first) == {"gpu_memory_used", "gpu_utilization", "cpu_usage", "ram_usage"}
-    assert first["ram_usage"] == pytest.approx(monitor.table()["ram_usage"].mean())
-    assert 0 < monitor.epoch_row()["ram_usage"] <= 100
-    json.dumps(first, allow_nan=False)
+    row = monitor.row()
+    assert list(row) == ["gpu_memory_used", "gpu_utilization", "cpu_usage", "ram_usage", "process_mb"]
+    assert row["ram_usage"] == monitor.table()["ram_usage"].iloc[-1] > 0
+    json.dumps(row, allow_nan=False)
+
+
+def test_what_is_beyond_its_limit_is_said_once(monkeypatch, caplog):
+    class Memory:
+        percent = 90.0
+
+    monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
+    monitor = ResourceMonitor()
+    for percent in (80.0, 90.0, 91.0, 99.0, 90.0, 98.0):
+        Memory.percent = percent
+        monitor.readings.clear()
+        monitor.read()
+    said = [message for message in caplog.messages if message.startswith("ram_usage")]
+    assert said == ["ram_usage is 90, which is high.", "ram_usage is 99, which is dangerously high."]
 
 
 def test_alerts_and_bottlenecks():

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 from anomaly_nb.core import DataError
 from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, train_dcgan, write_engines
-from anomaly_nb.dcgan.commands import run_training, training_quality
+from anomaly_nb.dcgan.commands import generate, run_training, training_quality
+from anomaly_nb.dcgan.quality import frechet_distance, inception_features
 from anomaly_nb.dcgan.spectrograms import prepare_folder
-from anomaly_nb.dcgan.training import load_networks
+from anomaly_nb.dcgan.training import AdversarialModule, load_dataset, load_networks
 
 TINY = {"features_g": 4, "features_d": 4, "image_size": 64, "batch_size": 8, "device": "cpu"}
 LITTLE = {"ema": 0.9, "augmentation": True, "spectral_norm": True, "upsample": "nearest", "discriminator_noise": 0.1}
@@ -32,6 +33,21 @@ def data(tmp_path_factory):
     write_engines(folder / "audio", 3, seconds=1.5)
     prepare_folder(folder / "audio", folder / "dataset", SpectrogramFormat(64))
     return folder / "dataset"
+
+
+class Colours(torch.nn.Module):
+    "Stands for the Inception network: the mean and the spread of each colour."
+
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        assert x.dtype == torch.uint8 and return_features
+        values = x.float() / 255
+        return torch.cat([values.mean(dim=(2, 3)), values.std(dim=(2, 3))], dim=1)
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    torch.jit.script(Colours()).save(str(tmp_path / "colours.pt"))
+    return tmp_path / "colours.pt"
 
 
 def settings(data, folder, epochs=4, **changes):
@@ -180,6 +196,60 @@ def test_fp16_needs_a_graphics_card(data, tmp_path):
         train_dcgan(settings(data, tmp_path, 1, precision="fp16"))
 
 
+def test_a_slope_penalty_is_learned_from(data, tmp_path):
+    for name, slope in (("without", 0.0), ("with", 10.0)):
+        train_dcgan(settings(data, tmp_path / name, 2, r1=slope))
+    without, with_penalty = (
+        pd.read_csv(tmp_path / name / "epochs_statistics/epoch_statistics.csv") for name in ("without", "with")
+    )
+    assert (without["gradient_penalty_value"] == 0).all() and (with_penalty["gradient_penalty_value"] > 0).all()
+    assert not same(weights(tmp_path / "without"), weights(tmp_path / "with"))
+
+
+def test_a_nan_ends_the_run_within_the_iteration(data, tmp_path, monkeypatch):
+    step = AdversarialModule.training_step
+    monkeypatch.setattr(
+        AdversarialModule,
+        "training_step",
+        lambda self, batch, index: step(self, batch * float("nan") if self.iteration == 3 else batch, index),
+    )
+    config = settings(data, tmp_path, 5)
+    summary = train_dcgan(config)
+    assert (summary["status"], summary["iterations"], summary["epochs"]) == ("diverged", 4, 2)
+    kept = weights(tmp_path)
+    assert all(torch.isfinite(value).all() for part in ("generator", "discriminator") for value in kept[part].values())
+    assert len(pd.read_csv(tmp_path / "single_epochs_statistics/epoch_2/epoch_2_iterations.csv")) == 1
+    assert train_dcgan(config)["iterations"] == 4  # it has ended and stays so
+
+
+def test_the_machine_is_noted_in_each_iteration(data, tmp_path):
+    asked = iter(range(100))
+    machine = {"gpu_memory_used": None, "gpu_utilization": None, "ram_usage": 50.0, "process_mb": 300.0}
+    config = settings(data, tmp_path, 2).with_values(metrics_and_checkpoints={"csv_write_frequency": 1})
+    train_dcgan(config, resources=lambda: machine | {"cpu_usage": float(next(asked))})
+    rows = pd.read_csv(tmp_path / "single_epochs_statistics/epoch_2/epoch_2_iterations.csv")
+    assert rows["cpu_usage"].tolist() == [3, 4, 5] and rows["process_mb"].eq(300).all()
+    epochs = pd.read_csv(tmp_path / "epochs_statistics/epoch_statistics.csv")
+    assert epochs["cpu_usage"].tolist() == [1, 4] and epochs["gpu_memory_used"].isna().all()
+
+
+def test_pictures_of_256_rows(tmp_path):
+    write_engines(tmp_path / "audio", 2, seconds=1.6)
+    table = prepare_folder(tmp_path / "audio", tmp_path / "dataset", SpectrogramFormat(256))
+    assert len(table) >= 2
+    config = settings(tmp_path / "dataset", tmp_path / "run", 1, image_size=256, batch_size=2)
+    assert train_dcgan(config)["iterations"] == -(-len(table) // 2)
+    assert np.load(tmp_path / "run/samples/epoch_001.npy").shape[1:] == (1, 256, 256)
+    assert len(list(tmp_path.glob("out/*.wav"))) == 0
+    generate(tmp_path / "run/checkpoints/best_model.tar", tmp_path / "out", 1, iterations=2)
+    assert len(list(tmp_path.glob("out/*.wav"))) == 1
+
+
+def test_colours_are_refused(data, tmp_path):
+    with pytest.raises(DataError, match=r"model.channels is 3; spectrograms are grey"):
+        train_dcgan(settings(data, tmp_path, 1, channels=3))
+
+
 def test_bf16_with_channels_last_learns(data, tmp_path):
     summary = train_dcgan(settings(data, tmp_path, 1, precision="bf16", channels_last=True))
     assert summary["status"] == "training" and summary["iterations"] == 3
@@ -234,12 +304,35 @@ def test_inception_score_over_recordings(data, tmp_path):
     config = settings(data, tmp_path, 1).with_values(advanced_metrics={"calculate_is": True, "calculate_fid": False})
     judge = training_quality(config)
     row = judge(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
-    assert 1 <= row["inception_score"] <= 3 and "frechet" not in row and np.isfinite(row["quality"])
+    assert 1 <= row["inception_score"] <= 3 and "fid_score" not in row and np.isfinite(row["quality"])
     table = pd.read_csv(data / "spectrograms-metadata.csv")
     shutil.copytree(data, tmp_path / "anonymous")
     table.assign(source="one.wav").to_csv(tmp_path / "anonymous/spectrograms-metadata.csv", index=False)
     with pytest.raises(DataError, match="calculate_is"):
         training_quality(config.with_values(base_path=str(tmp_path / "anonymous")))
+
+
+def test_the_table_of_checkpoints_names_its_embedding(data, tmp_path):
+    config = settings(data, tmp_path, 1).with_values(advanced_metrics={"enabled": True, "num_samples_for_metrics": 8})
+    run_training(config, figures=False)
+    row = pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv").iloc[-1]
+    assert row["embedding"] == "aisfx" and row["n_generated"] == row["n_real"] == 8 and row["fid_score"] > 0
+    assert -1 <= row["ssim_of_pairs"] <= 1 and row["lpips_of_pairs"] > 0
+    assert np.load(tmp_path / row["image_sample_paths"]).shape[1:] == (1, 64, 64)
+    assert row[["stoi_score", "pesq_score", "mcd_score", "image_quality_score"]].isna().all()
+
+
+def test_inception_weights_of_a_user(data, tmp_path, scripted):
+    config = settings(data, tmp_path, 1)
+    config = config.with_values(inception_weights=str(scripted), num_samples_for_metrics=1000)
+    judge = training_quality(config)
+    pictures = np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32)
+    row = judge(pictures)
+    real = inception_features(load_dataset(config).pictures(list(range(row["n_real"]))), scripted)
+    assert row["embedding"] == "inception" and row["quality_name"] == "kernel_inception"
+    assert row["fid_score"] == pytest.approx(frechet_distance(inception_features(pictures, scripted), real))
+    with pytest.raises(DataError, match=r"advanced_metrics.inception_weights: no file .*nowhere.pt"):
+        training_quality(config.with_values(inception_weights="nowhere.pt"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="A small file system can be mounted by root only.")

@@ -75,22 +75,31 @@ def training_quality(
     config: DCGANConfig,  # its sections `dataset`, `model` and `advanced_metrics`
 ) -> Callable[[Audio], dict[str, Any]] | None:  # judges generated pictures; None if metrics are switched off
     "The measure that chooses the best model: lower is better."
-    from anomaly_nb.dcgan.quality import domain_classifier, frechet_distance, inception_score, kernel_distance
+    from anomaly_nb.dcgan.quality import (
+        domain_classifier,
+        frechet_distance,
+        inception_score,
+        kernel_distance,
+        lpips,
+        ssim,
+    )
     from anomaly_nb.dcgan.training import load_dataset
 
     metrics, dataset = config.advanced_metrics, load_dataset(config)
     if not metrics.enabled or not (metrics.calculate_fid or metrics.calculate_is):
         return None
     chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), metrics.num_samples_for_metrics)).round().astype(int)
-    look, name = _features(dataset.format)
+    look, name = _features(dataset.format, metrics.inception_weights)
     real = look(dataset.pictures(chosen.tolist()))
     classify = domain_classifier(real, _recordings(dataset, chosen)) if metrics.calculate_is else None
 
     def judge(pictures: Audio) -> dict[str, Any]:
-        made, row = look(pictures), dict[str, Any](n_generated=len(pictures), n_real=len(real))
+        made, row = look(pictures), dict[str, Any](embedding=name, n_generated=len(pictures), n_real=len(real))
         row |= {"quality": kernel_distance(made, real), "quality_name": f"kernel_{name}"}
+        row |= {"ssim_of_pairs": ssim(pictures[:-1], pictures[1:]).mean()}
+        row |= {"lpips_of_pairs": lpips(pictures[:-1], pictures[1:]).mean()}
         if metrics.calculate_fid:
-            row["frechet"] = frechet_distance(made, real)
+            row["fid_score"] = frechet_distance(made, real)
         if classify is not None:
             row["inception_score"] = inception_score(classify(made), splits=1)[0]
         return row
@@ -109,8 +118,14 @@ def _recordings(dataset: Any, rows: IntArray) -> list[str]:
     return names
 
 
-def _features(form: Any) -> tuple[Callable[[Audio], Any], str]:
+def _features(form: Any, weights: str | None) -> tuple[Callable[[Audio], Any], str]:
     "Features of pictures, and the name of what makes them."
+    if weights is not None:
+        from anomaly_nb.dcgan.quality import inception_features
+
+        if not Path(weights).is_file():
+            raise DataError(f"advanced_metrics.inception_weights: no file {weights}. Check the path, or use null.")
+        return lambda pictures: inception_features(pictures, weights), "inception"
     if form is None:
         return lambda pictures: np.concatenate(
             [pictures[:, 0].mean(axis=2), pictures[:, 0].std(axis=2)], axis=1
@@ -157,7 +172,7 @@ def run_training(
     quality = training_quality(config)
     with folder_lock(folder):
         with ResourceMonitor(folder=folder) as monitor:
-            summary = train_dcgan(config, quality=quality, resources=monitor.epoch_row)
+            summary = train_dcgan(config, quality=quality, resources=monitor.row)
         write_resources(monitor.table(), folder / "resource_monitoring.json")
         if figures:
             write_plots(folder)
@@ -188,7 +203,7 @@ def train(
     batch_size: str = "",  # Pictures in a step
     learning_rate: str = "",  # Of Adam, for both networks
     latent_dim: str = "",  # Length of the noise vector
-    image_size: str = "",  # Rows and columns of a picture: 64 or 128
+    image_size: str = "",  # Rows and columns of a picture: 64, 128 or 256
     features_g: str = "",  # Width of the generator
     features_d: str = "",  # Width of the discriminator
     device: str = "",  # cuda, cpu or auto

@@ -43,7 +43,7 @@ class ModelConfig:
     latent_dim: int = _key(100, 1, 4096)  # length of the noise vector
     features_g: int = _key(64, 1, 1024)  # feature maps of the generator's last hidden layer
     features_d: int = _key(64, 1, 1024)  # feature maps of the discriminator's first layer
-    image_size: Literal[64, 128] = 128  # rows and columns of a spectrogram
+    image_size: Literal[64, 128, 256] = 128  # rows and columns of a spectrogram
     channels: int = _key(1, 1, 4)  # 1 is grey
 
 
@@ -123,6 +123,7 @@ class MetricsConfig:
     fid_frequency: int = _key(10, 1, 1_000_000)  # epochs between measures of quality
     is_frequency: int = _key(10, 1, 1_000_000)  # epochs between measures, with calculate_is
     num_samples_for_metrics: int = _key(64, 2, 1_000_000)  # generated pictures that are measured
+    inception_weights: str | None = None  # file of the Inception network, for its distances; none takes sound features
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class SpectrogramFormat:
 
     @classmethod
     def documented(cls, size: int = 128) -> Self:
-        "The request's pipeline: frames of 1024 samples, resized."
+        "The documented pipeline: frames of 1024 samples, resized."
         return cls(size, "resize", n_fft=1024, hop=256)
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #c985d836
