@@ -1,5 +1,7 @@
 # make tour   every system on the bundled data, one report: tour/index.html
+# make quick  the same report from less data, in about a minute: tour/quick/index.html
 # make test   everything that must be green before a commit
+# make slow   the tests that take minutes: kills at random points, jobs bigger than memory, all readers damaged
 # make bench  speed and memory beside the peers, and the page that shows them
 # make lab    JupyterLab on the notebooks
 # make notebooks [NB=nbs/srcnn/00_series.ipynb]   run notebooks and keep their outputs
@@ -18,10 +20,13 @@ MODULES := $(shell find anomaly_nb -name '*.py')
 SAMPLES := $(shell find anomaly_nb/samples -type f)
 PACKAGING := settings.ini setup.py constraints.txt
 
-.PHONY: tour test bench lab notebooks hooks clean
+.PHONY: tour quick test slow bench lab notebooks hooks clean
 
 tour: tour/index.html
 	@echo "The report is in tour/index.html"
+
+quick: .venv/installed
+	anomaly_nb_tour --quick --out tour/quick
 
 test: .venv/exported .venv/linted .venv/typed .venv/lessons .venv/tested .venv/pages
 	@echo "All green."
@@ -64,6 +69,9 @@ tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
 .venv/pages: .venv/installed-dev $(NOTEBOOKS) $(MODULES) _quarto.yml README.md .ci/pages.py
 	python .ci/pages.py --check
 	touch $@
+
+slow: .venv/installed-dev
+	pytest -q -m slow tests
 
 bench: .venv/installed-dev
 	python benchmarks/run.py

@@ -40,6 +40,9 @@ def read_page(path: Path) -> tuple[str, list[str]]:
     for cell in notebook["cells"]:
         cell.pop("has_sd", None)
         code = "".join(cell["source"])
+        if "#| output: asis" in code:
+            show_reference(cell)
+            continue
         alternative = re.search(r'^#\| ?fig-alt: "(.*)"\n', code, re.MULTILINE)
         # Pandoc does not know Quarto's options
         cell["source"] = "" if "#| echo: false" in code else re.sub(r"(?m)^#\| (code-|fig-).*\n", "", code)
@@ -51,6 +54,13 @@ def read_page(path: Path) -> tuple[str, list[str]]:
     return json.dumps(notebook), alternatives
 
 
+def show_reference(cell: dict) -> None:
+    "Turn a cell whose output is a part of the API reference into that part."
+    texts = [output["data"]["text/markdown"] for output in cell.pop("outputs") if "text/markdown" in output["data"]]
+    cell.pop("execution_count", None)
+    cell |= {"cell_type": "markdown", "source": "\n\n".join("".join(text) for text in texts)}
+
+
 def with_alternatives(html: str, alternatives: list[str]) -> str:
     "Pandoc leaves the alternative text of output pictures empty; they come in the notebook's order."
     texts = iter(alternatives)
@@ -59,7 +69,7 @@ def with_alternatives(html: str, alternatives: list[str]) -> str:
 
 def pandoc(source: str, to: str, *args: str) -> str:
     "Pandoc's rendering of a notebook."
-    command = [pypandoc.get_pandoc_path(), "-f", "ipynb", "-t", to, *args]
+    command = [pypandoc.get_pandoc_path(), "-f", "ipynb+link_attributes", "-t", to, *args]
     return subprocess.run(command, input=source, text=True, capture_output=True, check=True).stdout
 
 
@@ -99,18 +109,26 @@ def linked_pages(node: object) -> set[str]:
 
 
 def address(page: str, target: str) -> str:
-    "A link's target as a page of the site, without the numbers that give the reading order."
-    path = posixpath.join("/" if target.startswith("/") else posixpath.dirname(page), target.lstrip("/"))
-    path = posixpath.normpath(path).lstrip("/").replace(".ipynb", ".html")
-    return re.sub(r"(^|/)\d+[a-z]?_", r"\1", path)
+    "A relative link's target, from the top of the site."
+    folder = "" if target.startswith("/") else posixpath.dirname(page)
+    return posixpath.normpath(posixpath.join(folder, target.strip("/")))
 
 
-def broken_links(html: dict[str, str]) -> list[str]:
-    "Relative links between pages that lead nowhere, and pictures without alternative text."
-    rows, known = [], {address("", page) for page in html}
+def without_numbers(page: str) -> str:
+    "A page's name on the site, where nbdev leaves out the numbers that give the reading order."
+    return re.sub(r"(^|/)\d+[a-z]?_", r"\1", page)
+
+
+def broken_links(html: dict[str, str], site: str) -> list[str]:
+    "Links between pages, and to places in them, that lead nowhere, and pictures without alternative text."
+    rows, known = [], {without_numbers(page): page for page in html} | {page: page for page in html}
+    places = {page: {"", *re.findall(r'\bid="([^"]+)"', text)} for page, text in html.items()}
     for page, text in html.items():
-        links = re.findall(r'href="([^"#:]+\.(?:html|ipynb))', text)
-        rows += [f"{page}: broken link {link}" for link in links if address(page, link) not in known]
+        for link in sorted({link.replace(site, "/") for link in re.findall(r'href="([^"]+)"', text)}):
+            target, _, place = link.partition("#")
+            found = known.get(address(page, target)) if target else page
+            if ":" not in target and (found is None or place not in places[found]):
+                rows.append(f"{page}: broken link {link}")
         pictures = re.findall(r"<img[^>]*>", text)
         rows += [f"{page}: picture without alternative text" for tag in pictures if not re.search('alt="[^"]', tag)]
     return rows
@@ -159,7 +177,8 @@ def main(
     names = {str(page.relative_to(cache)) for page in pages}
     rows = [f"_quarto.yml names a missing page: {name}" for name in sorted(linked - names)]
     rows += [f"page without a place in _quarto.yml: {name}" for name in sorted(names - linked)]
-    rows += broken_links(html)
+    rows += broken_links(html, f"{cfg.doc_host}{cfg.doc_baseurl}/")
+    rows += [f"{page}: a path of this machine" for page, text in html.items() if "site-packages" in text]
     rows += [f"{page}: output of a Matplotlib object" for page, text in html.items() if "<code>&lt;matplotlib." in text]
 
     body = readme_text(cache / "index.ipynb", cfg.title)

@@ -42,6 +42,9 @@ def run(path: Path, skipped_flags: set[str]) -> None:
             or bool(skipped_flags & rules.keys())
         )
 
+    for cell in notebook["cells"]:
+        if not skipped(cell):
+            cell["outputs"] = []  # a cell that shows nothing would keep what it once showed
     with working_directory(path.parent):
         CaptureShell(path, mpl_format="png").run_all(notebook, exc_stop=True, preproc=skipped)
     drop_handles(notebook)
