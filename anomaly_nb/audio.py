@@ -10,6 +10,7 @@ __all__ = ['Audio', 'HTK', 'SLANEY', 'CACHED', 'AudioInfo', 'audio_info', 'resam
 import io
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -20,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import resample_poly
 
 from .core import DataError, FloatArray, atomic_path, reading
@@ -132,6 +132,16 @@ class LogMel:
         return np.asarray(bank, np.float32)
 
     @cached_property
+    def blocks(self) -> list[tuple[slice, slice, Audio]]:
+        "The bank with few of its zeros: (bands, frequencies, filters) for groups of neighbouring bands."
+        blocks = []
+        for bands in np.array_split(np.arange(self.n_mels), min(8, self.n_mels)):
+            used = np.flatnonzero(self.bank[bands].any(axis=0))
+            bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+            blocks.append((slice(int(bands[0]), int(bands[-1]) + 1), bins, np.array(self.bank[bands, bins])))
+        return blocks
+
+    @cached_property
     def hertz(self) -> FloatArray:
         "Edges of the bands `(n_mels + 1,)` in Hz, half way between the filters' centres on the mel scale."
         from librosa import hz_to_mel, mel_to_hz
@@ -157,43 +167,39 @@ HTK = LogMel()
 SLANEY = LogMel(scale="slaney", pad_mode="constant", floor=float(np.finfo(float).eps), add_floor=True, top_db=None)
 
 # %% ../nbs/04_audio.ipynb #3cc86201
-def _blocks(bank: Audio, parts: int = 8) -> list[tuple[slice, slice, Audio]]:
-    "A filter bank as (bands, frequencies, filters) for groups of neighbouring bands."
-    blocks = []
-    for bands in np.array_split(np.arange(len(bank)), min(parts, len(bank))):
-        used = np.flatnonzero(bank[bands].any(axis=0))
-        bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
-        blocks.append((slice(int(bands[0]), int(bands[-1]) + 1), bins, np.ascontiguousarray(bank[bands, bins].T)))
-    return blocks
-
-# %% ../nbs/04_audio.ipynb #7b313317
-def _mel_power(audio: Audio, recipe: LogMel) -> Audio:
-    "Power `(b, n_mels, T)` of sound `(b, n)`."
+def _mel_power(audio: Audio, recipe: LogMel) -> Iterator[Audio]:
+    "Power `(n_mels, T)` of each clip of `(b, n)`, one after the other in the same array."
     total, size = recipe.frames(audio.shape[1]), recipe.n_fft // 2 + 1
-    rows = -(-total // -(-total // 160))  # at most 160 frames at a time, in equal parts
-    window = torch.hann_window(recipe.n_fft).numpy()
-    framed, power = np.empty((rows, recipe.n_fft), np.float32), np.empty((rows, size), np.float32)
-    spectrum, bands = torch.empty(rows, size, dtype=torch.complex64), np.empty((rows, recipe.n_mels), np.float32)
-    parts = torch.view_as_real(spectrum).numpy().reshape(rows, 2 * size)
-    blocks, result = _blocks(recipe.bank), np.empty((len(audio), recipe.n_mels, total), np.float32)
+    rows = -(-total // -(-total // 320))  # at most 320 frames at a time, in equal parts
     half, padded = recipe.n_fft // 2, np.zeros(audio.shape[1] + recipe.n_fft, np.float32)
-    view = sliding_window_view(padded, recipe.n_fft)[:: recipe.hop]
-    for clip, out in zip(audio, result, strict=True):
+    frames, window = torch.from_numpy(padded).unfold(0, recipe.n_fft, recipe.hop), torch.hann_window(recipe.n_fft)
+    framed, spectrum = torch.empty(rows, recipe.n_fft), torch.empty(rows, size, dtype=torch.complex64)
+    power, result = np.empty((rows, size), np.float32), np.empty((recipe.n_mels, total), np.float32)
+    for clip in audio:
         padded[half:-half] = clip
         if recipe.pad_mode == "reflect":
             padded[:half], padded[-half:] = clip[half:0:-1], clip[-2 : -half - 2 : -1]
         for start in range(0, total, rows):
             n = min(rows, total - start)
-            np.multiply(view[start : start + n], window, out=framed[:n])
-            torch.fft.rfft(torch.from_numpy(framed[:n]), out=spectrum[:n])
-            np.multiply(parts[:n], parts[:n], out=parts[:n])
-            np.add(parts[:n, ::2], parts[:n, 1::2], out=power[:n])
-            for mels, bins, filters in blocks:
-                np.matmul(power[:n, bins], filters, out=bands[:n, mels])
-            out[:, start : start + n] = bands[:n].T
-    return result
+            torch.mul(frames[start : start + n], window, out=framed[:n])
+            torch.fft.rfft(framed[:n], out=spectrum[:n])
+            np.absolute(spectrum[:n].numpy(), out=power[:n])
+            np.multiply(power[:n], power[:n], out=power[:n])
+            for mels, bins, filters in recipe.blocks:
+                np.matmul(filters, power[:n, bins].T, out=result[mels, start : start + n])
+        yield result
 
 # %% ../nbs/04_audio.ipynb #c75cb801
+def _decibels(power: Audio, peak: float, recipe: LogMel, out: Audio) -> None:
+    "Decibels of the powers `(n_mels, T)` of a clip. The range is cut before the logarithm: it is cheaper there."
+    added = recipe.floor if recipe.add_floor else 0.0
+    range_ = 0.0 if recipe.top_db is None else 10 ** (-recipe.top_db / 10)
+    powers, decibels = torch.from_numpy(power), torch.from_numpy(out)
+    torch.clamp_min(powers.add_(added) if added else powers, max(recipe.floor, (peak + added) * range_), out=decibels)
+    np.log(out, out=out)
+    np.multiply(out, np.float32(10 / np.log(10)), out=out)
+
+# %% ../nbs/04_audio.ipynb #62b4a9c1
 def log_mel(
     audio: npt.ArrayLike,  # (n,) or (b, n) samples at the recipe's rate
     recipe: LogMel = HTK,  # all switches
@@ -205,15 +211,13 @@ def log_mel(
             f"Sound of shape {samples.shape}: expected (n,) or (b, n) with n > {recipe.n_fft // 2} samples."
         )
     batch = samples[None] if samples.ndim == 1 else samples
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused in the next line
-        decibels = _mel_power(batch, recipe)
-    if not np.isfinite(decibels.max()):
-        raise DataError("The sound holds NaN or absurdly large samples. Clean it first.")
-    (np.add if recipe.add_floor else np.maximum)(decibels, recipe.floor, out=decibels)
-    np.log(decibels, out=decibels)
-    decibels *= np.float32(10 / np.log(10))
-    if recipe.top_db is not None:
-        np.maximum(decibels, decibels.max(axis=(1, 2), keepdims=True) - recipe.top_db, out=decibels)
+    decibels = np.empty((len(batch), recipe.n_mels, recipe.frames(batch.shape[1])), np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused
+        for power, out in zip(_mel_power(batch, recipe), decibels, strict=True):
+            peak = float(power.max())
+            if not np.isfinite(peak):
+                raise DataError("The sound holds NaN or absurdly large samples. Clean it first.")
+            _decibels(power, peak, recipe, out)
     return decibels[0] if samples.ndim == 1 else decibels
 
 # %% ../nbs/04_audio.ipynb #d2118591

@@ -339,6 +339,7 @@ def vqvae_checkpoint(folder: Path) -> Path:
     size = {"num_hiddens": 8, "num_residual_layers": 1, "num_residual_hiddens": 4}
     size |= {"num_embeddings": [4, 8], "embedding_dim": 4}
     network = VQ_VAE_2Layer(**{name: tuple(v) if isinstance(v, list) else v for name, v in size.items()})
+    network(torch.zeros(1, 1, 16, 32))  # a first step of training: networks without one are refused
     content = {"model_state_dict": network.state_dict(), "mean": 0.0, "std": 1.0, "target_T": 32, "size": size}
     torch.save(content, folder / "best.pt")
     return folder / "best.pt"
