@@ -9,6 +9,7 @@ import posixpath
 import re
 import subprocess
 import sys
+from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def without_numbers(page: str) -> str:
     return re.sub(r"(^|/)\d+[a-z]?_", r"\1", page)
 
 
+def with_near_links(text: str, page: str, html: dict[str, str], site: str) -> str:
+    "A page whose links to the published site lead to the pages rendered here."
+    known = {without_numbers(name): name for name in html}
+
+    def near(found: re.Match[str]) -> str:
+        target = known.get(found[1], found[1])
+        return f'href="{posixpath.relpath(target, posixpath.dirname(page) or ".")}'
+
+    return re.sub(f'href="{re.escape(site)}([^"#]+)', near, text)
+
+
 def broken_links(html: dict[str, str], site: str) -> list[str]:
     "Links between pages, and to places in them, that lead nowhere, and pictures without alternative text."
     rows, known = [], {without_numbers(page): page for page in html} | {page: page for page in html}
@@ -132,6 +144,11 @@ def broken_links(html: dict[str, str], site: str) -> list[str]:
         pictures = re.findall(r"<img[^>]*>", text)
         rows += [f"{page}: picture without alternative text" for tag in pictures if not re.search('alt="[^"]', tag)]
     return rows
+
+
+def raw_links(text: str) -> list[str]:
+    "Markdown links that stand as text, as a link within a link does; code and its outputs may hold them."
+    return re.findall(r"\[[^][]*\]\(http[^)]*\)", re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL))
 
 
 def readme_text(page: Path, title: str) -> str:
@@ -167,9 +184,11 @@ def main(
         rendered = pandoc(source, "html5", *options, f"--variable=include-after:{foot}")
         rendered = re.sub(r'href="([^":]+)\.ipynb', r'href="\1.html', rendered)
         html[str(name)] = with_alternatives(rendered, alternatives)
+    home = f"{cfg.doc_host}{cfg.doc_baseurl}/"
+    for name, text in html.items():
         target = cfg.config_path / out / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(html[str(name)], encoding="utf-8")
+        target.write_text(with_near_links(text, name, html, home), encoding="utf-8")
 
     if only:
         return
@@ -177,7 +196,10 @@ def main(
     names = {str(page.relative_to(cache)) for page in pages}
     rows = [f"_quarto.yml names a missing page: {name}" for name in sorted(linked - names)]
     rows += [f"page without a place in _quarto.yml: {name}" for name in sorted(names - linked)]
-    rows += broken_links(html, f"{cfg.doc_host}{cfg.doc_baseurl}/")
+    site_names = Counter(map(without_numbers, html))
+    rows += [f"{count} pages would be {name}: rename one" for name, count in site_names.items() if count > 1]
+    rows += broken_links(html, home)
+    rows += [f"{page}: not rendered: {found}" for page, text in html.items() for found in raw_links(text)]
     rows += [f"{page}: a path of this machine" for page, text in html.items() if "site-packages" in text]
     rows += [f"{page}: output of a Matplotlib object" for page, text in html.items() if "<code>&lt;matplotlib." in text]
 
