@@ -2,7 +2,8 @@
 
 `make bench` measures speed and memory of all systems. The tables of quality train networks for hours; `--quality` adds
 them. What cannot be measured here, for example because files are missing, says so in a sentence, and the next one runs.
-`dcgan_detector` and `dcgan_ablation` are run by hand: they judge networks of one's own.
+`dcgan_detector` and `dcgan_ablation` are run by hand, as they judge networks of one's own, and so is
+`dcgan_recordings`, which brings the recordings for them.
 """
 
 import os

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-BY_HAND = {"dcgan_detector", "dcgan_ablation"}
+BY_HAND = {"dcgan_detector", "dcgan_ablation", "dcgan_recordings"}
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,24 @@ def test_clips_that_are_too_short_to_be_rendered(tmp_path, seconds):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("severity", value) for value in (-1, float("nan"), float("inf"), 1e9)),
+        *(("snr", value) for value in (float("nan"), float("inf"), -1e9)),
+        *((name, value) for name in ("seed", "machine", "number") for value in (-1, 0.5, float("nan"))),
+        ("split", "dev"),
+    ],
+)
+def test_clips_that_cannot_be_rendered(tmp_path, name, value):
+    with pytest.raises(DataError, match=name):
+        render_clip("fan", **{"label": 1, "seconds": 1, name: value})
+    if name in ("severity", "snr", "seed"):
+        with pytest.raises(DataError, match=name):
+            synthesize_machines(tmp_path, ["fan"], 1, 1, 1, 1, **{"seconds": 1, name: value})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("samples", [1, 512, 1023])
 def test_recordings_shorter_than_one_frame(tmp_path, samples):
     for i in range(4):
@@ -117,6 +135,7 @@ def test_tables_of_scores_without_a_column(missing):
     [
         ("no machine type is chosen", lambda root: DCASEFolder(root, [])),
         ("No machine type is chosen", lambda root: synthesize_machines(root, [])),
+        ("No machine type 'rocket'", lambda root: synthesize_machines(root, ["fan", "rocket"])),
         ("batch_size is 0", lambda root: SpectrogramStudy(root, batch_size=0).run()),
         ("target_T is 0", lambda root: DCASE2020Task2TestDataset(root, "fan", 0, 1, 0)),
         ("epochs is 0", lambda root: train_vqvae(root, "fan", root / "networks", epochs=0)),

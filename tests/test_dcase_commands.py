@@ -2,11 +2,14 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
+from anomaly_nb.dcase import Rebuilder, checkpoint_path, train_vqvae, vqvae
 from anomaly_nb.dcase.commands import dcase_check, dcase_study, dcase_synthesize, dcase_train_vqvae
 
 
@@ -52,6 +55,39 @@ def test_train_then_study(project):
     dcase_study(str(project / "data"), out=project / "results", checkpoints=project / "networks")
     names = {str(path.relative_to(project / "results")) for path in (project / "results").rglob("*") if path.is_file()}
     assert {"study.html", "study.csv", "maps/fan_id_00.npz", "residuals/study.html"} <= names
+
+
+def test_a_second_call_keeps_what_is_there(tmp_path):
+    arguments = {"machines": 1, "train": 2, "normal": 1, "anomaly": 2, "seconds": 1}
+    dcase_synthesize(tmp_path, types="fan", **arguments)
+    first = pd.read_csv(tmp_path / "manifest.csv")
+    dcase_synthesize(tmp_path, types="pump", severity=3, **arguments)
+    both = pd.read_csv(tmp_path / "manifest.csv")
+    pd.testing.assert_frame_equal(both.iloc[:5], first)
+    assert both["type"].tolist() == ["fan"] * 5 + ["pump"] * 5 and both["file"].is_unique
+    dcase_synthesize(tmp_path, types="fan", severity=6, **arguments | {"anomaly": 1})
+    again = pd.read_csv(tmp_path / "manifest.csv")
+    assert again["file"].tolist() == both["file"].tolist()
+    assert again.loc[again["label"] == 1, "severity"].tolist() == [6, 12, 3, 3]
+    for text in ("", "a,b\n1,2\n"):
+        (tmp_path / "manifest.csv").write_text(text)
+        with pytest.raises(SystemExit, match=r"manifest\.csv: .* move it away"):
+            dcase_synthesize(tmp_path, types="fan", **arguments)
+
+
+def test_networks_are_found_in_both_places(project, tmp_path, monkeypatch, caplog):
+    trained = train_vqvae(project / "data", "fan", project / "one", epochs=1, accelerator="cpu", progress=False)
+    monkeypatch.chdir(tmp_path)
+    read = []
+    monkeypatch.setattr(vqvae, "Rebuilder", lambda path: read.append(path) or Rebuilder(path))
+    with caplog.at_level(logging.INFO):
+        dcase_study(str(project / "data"), out=tmp_path / "results")
+    assert "no trained network at checkpoints/stage1/fan/stage1_fan_best.pt or checkpoints/small/stage1" in caplog.text
+    for place in (checkpoint_path("checkpoints/small", "fan"), checkpoint_path("checkpoints", "fan")):
+        place.parent.mkdir(parents=True)
+        shutil.copy(trained, place)
+        dcase_study(str(project / "data"), out=tmp_path / "results")
+        assert read[-1] == place and (tmp_path / "results/residuals/study.html").exists()
 
 
 def test_mistakes_are_sentences(project):

@@ -1,5 +1,7 @@
 """Folders of machine sounds: every accident has its sentence or its row."""
 
+import logging
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 
 from anomaly_nb.audio import write_audio
 from anomaly_nb.core import DataError
-from anomaly_nb.dcase import DCASE2020Task2LogMelDataset, DCASE2020Task2TestDataset, DCASEFolder, unpack_motor
+from anomaly_nb.dcase import (
+    DCASE2020Task2LogMelDataset,
+    DCASE2020Task2TestDataset,
+    DCASEFolder,
+    SoundDetector,
+    SpectrogramStudy,
+    evaluate_detector,
+    unpack_motor,
+)
+from anomaly_nb.dcase.commands import dcase_check, dcase_study
 from anomaly_nb.dcase.data import OFFICIAL_COUNTS, parse_clip, spectrogram_batches
 
 
@@ -65,6 +76,73 @@ def test_accidents(root, name, audio, rate, problem, serious):
             DCASE2020Task2LogMelDataset(root, "fan") if part == "train" else DCASE2020Task2TestDataset(
                 root, "fan", 0, 1, 32
             )
+
+
+def test_links_and_folders_named_like_recordings_have_a_row(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    places = [f"fan/train/normal_id_00_0000000{i}.wav" for i in (7, 8)]
+    (root / places[0]).symlink_to(elsewhere / "gone.wav")
+    (root / places[1]).mkdir()
+    (root / "fan/test/more").symlink_to(elsewhere, target_is_directory=True)
+    (root / "gone.wav").symlink_to(elsewhere / "gone.wav")
+    found = problems(root)
+    assert found == {
+        places[0]: ("a link to a file that is not there", True),
+        places[1]: ("a folder with the name of a recording", True),
+        "fan/test/more": ("a link to a folder", True),
+        "gone.wav": ("outside train and test", False),
+    }
+    with pytest.raises(DataError, match="2 more problems are in"):
+        DCASEFolder(root).check()
+    real = next((root / "fan/test").glob("normal*"))
+    (root / places[0]).unlink()
+    (root / places[0]).symlink_to(real)  # a link to a recording is a recording
+    assert places[0] not in problems(root)
+
+
+@pytest.mark.parametrize("kind", ["empty files", "empty folders", "train only"])
+def test_folders_without_a_usable_clip(tmp_path, kind):
+    for part in ("train/normal", "test/normal", "test/anomaly"):
+        path = tmp_path / f"fan/{part}_id_00_00000000.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "empty files":
+            soundfile.write(path, np.zeros(0), 16000)
+        if kind == "train only":
+            break
+    folder = DCASEFolder(tmp_path)
+    assert folder.problems["serious"].any() and folder.counts().empty and folder.select("fan", "train") == []
+    assert "fan" in folder._repr_html_()
+    for call in (
+        folder.check,
+        lambda: folder.samples("fan"),
+        lambda: DCASE2020Task2LogMelDataset(tmp_path, "fan"),
+        lambda: DCASE2020Task2TestDataset(tmp_path, "fan", 0, 1, 32),
+        SpectrogramStudy(tmp_path).run,
+        lambda: evaluate_detector(folder, lambda _: SoundDetector()),
+    ):
+        with pytest.raises(DataError, match=r"\.$"):
+            call()
+    for command in (dcase_check, dcase_study):
+        with pytest.raises(SystemExit, match=r"^error: .*\.$"):
+            command(str(tmp_path), out=tmp_path / "out")
+
+
+def test_problems_are_told_in_whole_words_and_once(root, caplog):
+    bad = root / "fan/train/normal_id_00_00000009.wav"
+    bad.write_bytes(next((root / "fan/train").glob("*")).read_bytes()[:30])
+    row = DCASEFolder(root).problems.iloc[0]
+    assert str(root) not in row["problem"] and row["problem"].count("(") == row["problem"].count(")") == 1
+    assert row["remedy"] == "check the path, or copy the file again"
+    with pytest.raises(DataError, match=r"copy the file again\.$"):
+        DCASEFolder(root).check()
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit, match="1 serious problem in"):
+        dcase_check(root)
+    assert row["problem"] in caplog.text and row["remedy"] in caplog.text
+    assert row["remedy"] in DCASEFolder(root)._repr_html_()
+    bad.write_bytes(b"")
+    (root / "fan/test/squeak.wav").write_bytes(b"")
+    with pytest.raises(DataError, match=r"again\. 1 more problem is in [^.]*\.problems\.$"):
+        DCASEFolder(root).check()
 
 
 def test_missing_parts(root):

@@ -150,6 +150,20 @@ def test_machines_without_rhythm_are_not_aligned():
     assert np.array_equal(folded(images[0], Unaligned(157).columns(images[0]), 157), images[0])
 
 
+@pytest.mark.parametrize("kind", ["ToyConveyor", "fan", "pump", "slider", "valve"])
+def test_recordings_begin_at_any_moment_of_the_machine(kind):
+    profiles = [HTK(clip.audio).mean(axis=0) for clip in pictures(kind, n=60, seconds=3.0)]
+    assert time_locked(profiles) > 0.02
+
+
+def test_the_slow_rounds_begin_anywhere():
+    clips = pictures("ToyConveyor", n=60, split="test", label=1, seconds=4.0, fault="metal")
+    scrapes = [np.flatnonzero(np.diff(clip.mask.mean(axis=0) > 0.1, prepend=False)) for clip in clips]
+    period = np.median(np.concatenate([np.diff(times[::2]) for times in scrapes]))
+    phase = np.sort([times[0] / period % 1 for times in scrapes])
+    assert np.diff(phase, prepend=0, append=1).max() < 0.3
+
+
 def test_time_matters_only_where_it_does():
     random = np.random.default_rng(0)
     noise = random.normal(size=(20, 60))

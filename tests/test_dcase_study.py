@@ -1,5 +1,6 @@
 """The study, masks and detectors on synthetic machines, from the outside."""
 
+import copy
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 from anomaly_nb.audio import HTK, write_audio
 from anomaly_nb.core import DataError
@@ -28,8 +30,12 @@ from anomaly_nb.dcase import (
     evaluate_detector,
     generate_anomalies,
     official_table,
+    permutation_test,
+    spectrogram_batches,
     synthesize_machines,
 )
+from anomaly_nb.dcase import study as study_module
+from anomaly_nb.dcase.alignment import Intervals
 from anomaly_nb.dcase.detector import METHODS
 from anomaly_nb.dcase.study import FinishedMachines, MachineReader
 from anomaly_nb.dcase.vqvae import train_vqvae
@@ -192,6 +198,74 @@ def test_a_fault_in_time_shows_in_the_frame_profile(tmp_path):
     assert profile["control"].abs().max() < 1
 
 
+def levels(root, machine_type, machine_id, split, label):
+    clips = DCASEFolder(root).select(machine_type, split, machine_id, label)
+    samples = DCASEFolder(root).samples(machine_type)
+    return np.concatenate([batch.mean(axis=2) for _, batch in spectrogram_batches(clips, samples)])
+
+
+def test_intervals_are_welchs(root, report):
+    for machine in report.machines:
+        place = root, machine.machine_type, machine.machine_id
+        broken, train = levels(*place, "test", 1), levels(*place, "train", 0)
+        interval = ttest_ind(broken.astype(float), train.astype(float), equal_var=False).confidence_interval()
+        profile = machine.band_profile()
+        assert np.allclose(profile["low"], interval.low, atol=1e-4)
+        assert np.allclose(profile["high"], interval.high, atol=1e-4)
+        assert f"{machine.row()['low']:+.1f} to" in machine.sentence() and "not corrected" in machine.sentence()
+
+
+def test_exact_p_of_the_top_band(root, report, monkeypatch):
+    for machine in report.machines:
+        place = root, machine.machine_type, machine.machine_id
+        values = np.concatenate([levels(*place, "test", label) for label in (0, 1)])
+        auc, alone, together = permutation_test(values, np.repeat([0, 1], 6))
+        profile, row = machine.band_profile(), machine.row()
+        assert np.allclose(profile["p"], alone) and np.allclose(profile["all_bands_p"], together)
+        assert np.allclose(profile["auc"], auc)
+        top = int(profile["change"].abs().argmax())
+        assert (row["band_p"], row["all_bands_p"]) == (alone[top], together[top])
+        assert f"exact p = {alone[top]:.3f}, as one of all bands {together[top]:.3f}" in machine.sentence()
+    monkeypatch.setattr(study_module, "EXACT", 900)  # there are 924 relabellings
+    machine = SpectrogramStudy(root, ["fan"]).run().machines[0]
+    assert np.isnan(machine.row()["band_p"]) and "exact p" not in machine.sentence()
+
+
+def test_clicks_and_pauses_of_a_valve_are_told(tmp_path):
+    synthesize_machines(tmp_path, ["valve"], 1, 16, 6, 6, seconds=8)
+    report = SpectrogramStudy(tmp_path).run(tmp_path / "report")
+    row, sentence = report.machines[0].row(), report.machines[0].sentence()
+    pictures = {}
+    for key, split, label in (("train", "train", 0), ("normal", "test", 0), ("anomaly", "test", 1)):
+        clips = DCASEFolder(tmp_path).select("valve", split, label=label)
+        pictures[key] = [picture for _, batch in spectrogram_batches(clips, 128_000) for picture in batch]
+    model = Intervals.fit(pictures["train"])
+    for key in ("normal", "anomaly"):
+        told = pd.DataFrame([model.describe(picture) for picture in pictures[key]]).mean()
+        assert row[f"click_rate_{key}"] == pytest.approx(told["clicks_per_second"])
+        assert row[f"click_shortest_{key}"] == pytest.approx(told["shortest_pause_s"])
+        assert row[f"click_longest_{key}"] == pytest.approx(told["longest_pause_s"])
+    assert f"Clicks per second: {row['click_rate_anomaly']:.2f} ({row['click_rate_normal']:.2f} in" in sentence
+    assert f"AUC {row['interval_auc']:.2f}" in sentence and "time within the clip" not in sentence
+    assert pd.read_csv(tmp_path / "report/study.csv")["click_rate_normal"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("normal", "broken", "said"),
+    [
+        (0.3, 0.005, "matters in broken clips, but not in normal ones (p = 0.005 broken, 0.300 normal)"),
+        (0.005, 0.005, "matters in broken clips, as it does in normal ones"),
+        (0.005, 0.3, "matters in normal clips, but not in broken ones"),
+        (0.3, 0.3, "does not matter, neither in broken nor in normal clips"),
+    ],
+)
+def test_time_is_judged_beside_normal_clips(report, normal, broken, said):
+    machine = next(machine for machine in report.machines if machine.machine_type == "fan")
+    other = copy.copy(machine)
+    other.time_p = normal, broken
+    assert f"The time within the clip {said}" in other.sentence()
+
+
 def test_patches_are_the_region(report):
     for machine in report.machines:
         region = machine.found.region()
@@ -214,7 +288,7 @@ def test_unusable_clips_and_machines_are_named(tmp_path):
     report = SpectrogramStudy(tmp_path).run()
     assert [machine.machine_id for machine in report.machines] == ["id_00"]
     assert report.machines[0].normal.moments.count == 2
-    assert any("1 clips are not usable" in note for note in report.notes)
+    assert any("1 clip is not usable and takes no part" in note for note in report.notes)
     assert any("id_02 is left out: 0 train" in note for note in report.notes)
 
 
@@ -238,7 +312,7 @@ def test_priors_match_what_was_found(report, tmp_path):
 
 def test_masks_are_louder_and_quieter_where_patches_are():
     louder, quieter = Patch(20, 6, 30, 1, 4.0), Patch(90, 10, 157, -1, -4.0)
-    prior = MaskPrior("fan", 128, 157, (louder, quieter), (2,), 60.0, tuple(HTK.hertz), 0.032)
+    prior = MaskPrior("fan", 128, 157, (louder, quieter), 60.0, tuple(HTK.hertz), 0.032)
     for strategy in (AudioSpecificStrategy(prior), PerlinStrategy(prior)):
         masks = strategy.generate_signed(8, (128, 157), seed=1)
         assert set(np.unique(masks)) == {-1, 0, 1}

@@ -1,6 +1,7 @@
 """The network: its shapes, its codebooks, its checkpoints."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,3 +127,29 @@ def test_damaged_checkpoints(tmp_path):
         Rebuilder(tmp_path / "x.pt")
     with pytest.raises(DataError, match="no such checkpoint"):
         Rebuilder(tmp_path / "y.pt")
+
+
+def follow_together(rank: int, address: str, folder: Path) -> None:
+    "A process of two that see half of each batch."
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.save(followed(rank, 2).state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def followed(rank: int, world: int) -> Codebook:
+    "A codebook after ten steps over this process's share of each batch."
+    torch.manual_seed(0)
+    codebook, batches = Codebook(6, 4).train(), torch.randn(10, 8, 4, 5, 5)
+    codebook.steps += 1  # its first entries are not taken from the data
+    for batch in batches:
+        codebook(batch[rank::world])
+    return codebook
+
+
+def test_two_processes_follow_the_data_like_one(tmp_path: Path) -> None:
+    address = f"file://{tmp_path / 'meeting'}"
+    torch.multiprocessing.spawn(follow_together, (address, tmp_path), nprocs=2)
+    alone = followed(0, 1).state_dict()
+    for rank in range(2):
+        for name, value in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
+            torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-5)

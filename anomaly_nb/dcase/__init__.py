@@ -52,6 +52,7 @@ names = lazy_loader.attach(
             "compare_masks",
             "energy_test",
             "generate_anomalies",
+            "place_overlap",
         ],
         "detector": ["NormalSound", "SoundDetector", "baseline_table", "evaluate_detector", "official_table"],
     },

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from fastcore.script import call_parse
 
@@ -41,12 +40,13 @@ def dcase_check(
         folder = DCASEFolder(root, _names(types), official=official)
         logger.info("%s", folder.counts().to_string())
         problems = folder.problems
-        logger.info("%s", problems.to_string(index=False, max_colwidth=100) if len(problems) else "No problem found.")
+        logger.info("%s", problems.to_string(index=False) if len(problems) else "No problem found.")
         if out is not None:
             with atomic_path(out) as path:
                 problems.to_csv(path, index=False)
-        if problems["serious"].any():
-            raise DataError(f"{int(problems['serious'].sum())} serious problems in {root}; see above.")
+        serious = int(problems["serious"].sum())
+        if serious:
+            raise DataError(f"{serious} serious problem{'s' * (serious > 1)} in {root}; see above.")
 
 # %% ../../nbs/dcase/08_commands.ipynb #4efe4839
 @call_parse
@@ -65,18 +65,15 @@ def dcase_synthesize(
 ) -> None:
     "Write machines with known faults in the layout of DCASE Task 2. Example: dcase_synthesize machines --types fan"
     with command_line(), folder_lock(root):
-        parts = []
+        clips = 0
         for name in _names(types) or list(MACHINE_TYPES):
             counts = (machines, train, normal, anomaly)
             if full and name in OFFICIAL_COUNTS:
                 trained, tested = OFFICIAL_COUNTS[name]
                 broken = sum(pair[1] for pair in tested.values())
                 counts = (len(tested), trained // len(tested), next(iter(tested.values()))[0], broken // len(tested))
-            parts.append(synthesize(root, [name], *counts, severity, snr, seconds, seed))
-        manifest = pd.concat(parts)
-        with atomic_path(root / "manifest.csv") as path:
-            manifest.to_csv(path, index=False)
-        logger.info("%d clips are in %s; manifest.csv tells their faults.", len(manifest), root)
+            clips += len(synthesize(root, [name], *counts, severity, snr, seconds, seed))
+        logger.info("%d clips are in %s; manifest.csv tells their faults.", clips, root)
 
 # %% ../../nbs/dcase/08_commands.ipynb #63049a65
 @call_parse
@@ -112,7 +109,7 @@ def dcase_study(
     root: str,  # DCASE layout, or the word motor for the bundled recordings of one
     types: str = "",  # Machine types, separated by commas (default: all)
     out: Path = Path("study"),  # Folder for the results
-    checkpoints: Path = Path("checkpoints/small"),  # Trained networks, if there are any
+    checkpoints: Path = Path("checkpoints"),  # Trained networks, here or in the folder small in it
     workers: int = 1,  # Processes on this machine that share the machines; -1 means one for each core
     scheduler: str = "",  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
 ) -> None:
@@ -136,7 +133,9 @@ def dcase_study(
                     MaskPrior.from_study(report, machine_type).save(out / "priors" / f"{machine_type}.json")
                 except DataError as error:
                     logger.info("No mask prior: %s", error)
-            _, notes = study_residuals(source, checkpoints, report.folder.machine_types, out / "residuals")
-            for note in (*report.notes, *notes):
+            for note in report.notes:
                 logger.info("%s", note)
             logger.info("The report is in %s", out / "study.html")
+            _, notes = study_residuals(source, checkpoints, report.folder.machine_types, out / "residuals")
+            for note in notes:
+                logger.info("%s", note)

@@ -102,7 +102,29 @@ def _audio_notes(place: str, info: AudioInfo, sample_rate: int) -> Iterator[Prob
         yield Problem(place, f"{info.channels} channels", "the first is used", False)
 
 # %% ../../nbs/dcase/00_data.ipynb #d0cf3258
+def _unreadable(place: str, path: Path, error: DataError) -> Problem:
+    "What an error says about a file, without its path, which has a column of its own."
+    text = str(error).removeprefix(f"{path}: ").replace(f"Error opening '{path}': ", "").replace(".)", ")")
+    problem, _, remedy = text.partition("). ") if "). " in text else text.partition(". ")
+    problem += ")" * (problem.count("(") - problem.count(")"))
+    return Problem(place, problem, remedy.rstrip(".")[:1].lower() + remedy.rstrip(".")[1:], True)
+
+
+def _no_file(place: str, path: Path) -> Problem:
+    "What stands in for a recording: a folder, a link without a file behind it, a device."
+    if path.is_dir():
+        what = "a link to a folder" if path.is_symlink() else "a folder with the name of a recording"
+        return Problem(place, what, "not read; put the recordings themselves here", True)
+    what = "a link to a file that is not there" if path.is_symlink() else "not an ordinary file"
+    return Problem(place, what, "not read; put the recording itself here", True)
+
+# %% ../../nbs/dcase/00_data.ipynb #4ceeb45f
 _COLUMNS = [*Clip._fields, "samples", "seconds", "sample_rate", "channels"]  # of the table of clips
+
+
+def _is_recording(path: Path) -> bool:
+    "Is it named like a recording, whatever it is, or a link to a folder of them?"
+    return path.suffix.lower() == ".wav" or (path.is_symlink() and path.is_dir())
 
 
 def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[Any, ...]], list[Problem]]:
@@ -110,13 +132,16 @@ def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[A
     clips, problems = list[tuple[Any, ...]](), list[Problem]()
     for split in ("train", "test"):
         part = f"{machine_type}/{split}"
-        files = sorted(path for path in (root / part).rglob("*") if path.is_file())
+        files = sorted(path for path in (root / part).rglob("*") if path.is_file() or _is_recording(path))
         if not any(path.suffix.lower() == ".wav" for path in files):
             problems.append(Problem(part, "no WAV file", "unpack the whole archive of this type", True))
         for path in files:
             place = str(path.relative_to(root))
-            if path.suffix.lower() != ".wav":
+            if not _is_recording(path):
                 problems.append(Problem(place, "not a WAV file", "ignored", False))
+                continue
+            if not path.is_file():
+                problems.append(_no_file(place, path))
                 continue
             if path.parent != root / part:
                 problems.append(Problem(place, "in a folder too deep", f"move it to {part}", True))
@@ -124,23 +149,21 @@ def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[A
             try:
                 clip, info = parse_clip(path), audio_info(path)
             except DataError as error:
-                problem, _, remedy = str(error).removeprefix(f"{path}: ").partition(". ")
-                problems.append(Problem(place, problem, remedy, True))
+                problems.append(_unreadable(place, path, error))
                 continue
             problems.extend(_audio_notes(place, info, sample_rate))
             samples = -(-info.samples * sample_rate // info.sample_rate)
             clips.append((*clip, samples, samples / sample_rate, info.sample_rate, info.channels))
     return clips, problems
 
-# %% ../../nbs/dcase/00_data.ipynb #4ceeb45f
+# %% ../../nbs/dcase/00_data.ipynb #36f8811f
 def _stray_problems(root: Path, machine_types: Sequence[str] | None) -> Iterator[Problem]:
     "WAV files outside the folders `train` and `test`, in the whole folder or in those of the wanted types."
     remedy = "not read; move it to the folder train or test of its machine type"
     for place in [root] if machine_types is None else [root / name for name in machine_types]:
-        for path in sorted(place.rglob("*.[wW][aA][vV]")):
-            parts = path.relative_to(root).parts
-            if path.is_file() and not (len(parts) > 2 and parts[1] in ("train", "test")):
-                yield Problem("/".join(parts), "outside train and test", remedy, False)
+        sounds = (path.relative_to(root).parts for path in place.rglob("*.[wW][aA][vV]") if not path.is_dir())
+        for parts in sorted(parts for parts in sounds if not (len(parts) > 2 and parts[1] in ("train", "test"))):
+            yield Problem("/".join(parts), "outside train and test", remedy, False)
 
 # %% ../../nbs/dcase/00_data.ipynb #2a730c97
 def _length_problems(clips: pd.DataFrame, root: Path) -> Iterator[Problem]:
@@ -201,7 +224,26 @@ def _types(root: Path, wanted: Sequence[str] | None) -> list[str]:
             )
     return list(present if wanted is None else wanted)
 
+# %% ../../nbs/dcase/00_data.ipynb #96b50243
+def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    "The table of clips. Its texts stay Python's own: a few names many times over take less memory than other strings."
+    numbers = {"label": np.int64, "samples": np.int64, "seconds": np.float64}
+    return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).astype(
+        numbers | {"sample_rate": np.int64, "channels": np.int64}
+    )
+
 # %% ../../nbs/dcase/00_data.ipynb #019ebb56
+def _counts(clips: pd.DataFrame) -> pd.DataFrame:
+    "Numbers of clips by machine, and their length."
+    names = ["train", "normal", "anomaly"]
+    if clips.empty:
+        index = pd.MultiIndex.from_arrays([[], []], names=["machine_type", "machine_id"])
+        return pd.DataFrame({name: np.zeros(0, np.int64) for name in names} | {"seconds": np.zeros(0)}, index)
+    kind = np.where(clips["split"] == "train", "train", np.where(clips["label"] == 1, "anomaly", "normal"))
+    table = pd.crosstab([clips["machine_type"], clips["machine_id"]], kind).reindex(columns=names, fill_value=0)
+    return table.assign(seconds=clips.groupby(["machine_type", "machine_id"])["seconds"].median())
+
+# %% ../../nbs/dcase/00_data.ipynb #e86c2b4e
 class DCASEFolder(Described):
     "A folder in the layout of DCASE 2020 Task 2: what is in it, and what is wrong with it."
 
@@ -218,13 +260,14 @@ class DCASEFolder(Described):
         for machine_type in self.machine_types:
             clips, problems = _scan(self.root, machine_type, sample_rate)
             rows, self._problems = rows + clips, self._problems + problems
-        self.clips = pd.DataFrame(rows, columns=_COLUMNS)
+        self.clips = _table(rows)
         self._problems += _stray_problems(self.root, machine_types)
         self._problems += [*_length_problems(self.clips, self.root), *_label_problems(self.clips)]
         for machine_type in self.machine_types if official else ():
             self._problems += _count_problems(self.clips, machine_type)
         bad = {problem.place for problem in self._problems if problem.serious}
-        self.clips["usable"] = [str(path.relative_to(self.root)) not in bad for path in self.clips["path"]]
+        usable = [str(path.relative_to(self.root)) not in bad for path in self.clips["path"]]
+        self.clips["usable"] = np.array(usable, bool)  # also where there is no clip
 
     @property
     def problems(self) -> pd.DataFrame:
@@ -233,15 +276,14 @@ class DCASEFolder(Described):
 
     def counts(self) -> pd.DataFrame:
         "Numbers of usable clips: a row for each machine; columns train, normal, anomaly, seconds."
-        clips = self.clips[self.clips["usable"]]
-        kind = np.where(clips["split"] == "train", "train", np.where(clips["label"] == 1, "anomaly", "normal"))
-        table = pd.crosstab([clips["machine_type"], clips["machine_id"]], kind)
-        table = table.reindex(columns=["train", "normal", "anomaly"], fill_value=0)
-        return table.assign(seconds=clips.groupby(["machine_type", "machine_id"])["seconds"].median())
+        return _counts(self.clips[self.clips["usable"]])
 
     def samples(self, machine_type: str) -> int:
-        "The usual length of a type's clips, in samples."
-        return int(self.clips.loc[self.clips["machine_type"] == machine_type, "samples"].mode().max())
+        "The usual length of a type's clips, in samples. Raises `DataError` if there is none."
+        lengths = self.clips.loc[self.clips["machine_type"] == machine_type, "samples"]
+        if lengths.empty:
+            raise DataError(f"{self.root}: no readable recording of {machine_type}. See DCASEFolder(root).problems.")
+        return int(lengths.mode().max())
 
     def select(
         self, machine_type: str, split: str, machine_id: str | None = None, label: int | None = None
@@ -263,7 +305,9 @@ class DCASEFolder(Described):
         serious = [problem for problem in self._problems if problem.serious and problem.place.startswith(part)]
         if serious:
             place, what, remedy, _ = serious[0]
-            more = f" {len(serious) - 1} more problems are in DCASEFolder(root).problems." if len(serious) > 1 else ""
+            rest = len(serious) - 1
+            verb = "problems are" if rest > 1 else "problem is"
+            more = f" {rest} more {verb} in DCASEFolder(root).problems." if rest else ""
             raise DataError(f"{self.root / place}: {what}. Remedy: {remedy}.{more}")
 
     def _facts(self) -> dict[str, object]:
@@ -271,7 +315,8 @@ class DCASEFolder(Described):
 
     def _repr_html_(self) -> str:
         tables = [self.counts(), self.problems] if self._problems else [self.counts()]
-        return html_card("DCASEFolder", self._facts(), "", *tables)
+        with pd.option_context("display.max_colwidth", None):  # sentences are shown whole
+            return html_card("DCASEFolder", self._facts(), "", *tables)
 
 # %% ../../nbs/dcase/00_data.ipynb #8fff51e4
 def read_clips(

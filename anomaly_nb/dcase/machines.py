@@ -19,7 +19,7 @@ from scipy import fft
 from scipy.signal import lfilter
 
 from ..audio import HTK, Audio, LogMel, log_mel, write_audio
-from ..core import BoolArray, DataError, FloatArray, atomic_path, generator
+from ..core import BoolArray, DataError, FloatArray, atomic_path, generator, reading
 
 # %% ../../nbs/dcase/01_machines.ipynb #9c062ef1
 SAMPLE_RATE = 16000
@@ -61,11 +61,14 @@ class Scene:
         shaped = fft.irfft(white * gain(frequency).astype(np.float32), self.samples)
         return np.asarray(shaped / shaped.std(), np.float32)
 
-    def speed(self, hertz: float, spread: float = 0.006) -> FloatArray:
-        "Phase `(samples,)` in revolutions of something that turns at about `hertz`, a little different in each clip."
+    def speed(self, hertz: float, spread: float = 0.006, turns: float = 1.0) -> FloatArray:
+        """Phase `(samples,)` in revolutions of something that turns at about `hertz`, a little different in each clip.
+
+        It starts anywhere within `turns` revolutions: after so many, what hangs on the phase must be the same again.
+        """
         random = self.random(1)
         drift = 0.002 * np.sin(2 * np.pi * self.time * random.uniform(0.05, 0.3) + random.uniform(0, 6.28))
-        start = random.uniform(0, 1)
+        start = random.uniform(0, turns)
         rate = hertz * (1 + spread * random.uniform(-1, 1) + drift)
         return np.asarray(start + np.cumsum(rate, dtype=np.float64) / SAMPLE_RATE, np.float64)
 
@@ -138,7 +141,7 @@ def _pump(scene: Scene) -> Sound:
     fixed = scene.fixed(0)
     rotation, vanes = fixed.choice([25.0, 30.0]) * fixed.uniform(0.96, 1), int(fixed.integers(5, 8))
     hiss, grit = fixed.uniform(3500, 5000), fixed.uniform(2500, 5000)
-    phase = scene.speed(rotation, 0.003)
+    phase = scene.speed(rotation, 0.003, turns=50)  # the flow breathes once in 50 turns
     breath = 1 + 0.15 * _tones(phase, {0.02: 1.0})
     flow = scene.noise(2, _band(900, 5000)) * np.float32(10 ** (-scene.changed("clogging", 12) / 20))
     sound = (
@@ -187,17 +190,17 @@ def _valve(scene: Scene) -> Sound:
     fixed = scene.fixed(0)
     hold, ring, puff = fixed.uniform(0.18, 0.3), fixed.uniform(2000, 4500), fixed.uniform(2500, 4500)
     random, length = scene.random(3), scene.samples / SAMPLE_RATE
-    opened = random.uniform(0, 0.8) + np.cumsum(random.uniform(0.8, 1.5, 16))
-    opened = opened[opened < length - 0.5]
+    opened = random.uniform(-12, -10) + np.cumsum(random.uniform(0.8, 1.5, int((length + 12) / 0.8) + 1))
+    opened = opened[(opened > -0.5) & (opened < length)]  # it has been running for a while
     late = random.uniform(size=len(opened)) < 0.5
     lost = random.uniform(size=len(opened)) < 0.5 * (scene.amount if scene.fault == "missing" else 0)
     closed = opened + hold + random.normal(0, 0.004, len(opened)) + late * scene.changed("late", 0.15)
     clicks = _blows(scene.samples, opened, 1.0) + _blows(scene.samples, closed, np.where(lost, 0.0, 0.8))
     sound = 6 * _ring(clicks, ring, 0.008) + 4 * _ring(clicks, 1.7 * ring, 0.003)
     air = np.zeros(scene.samples, np.float32)
-    for start in opened:
-        window = slice(int(start * SAMPLE_RATE), int((start + 0.06) * SAMPLE_RATE))
-        air[window] = np.hanning(len(air[window]))
+    for start in np.rint(opened * SAMPLE_RATE).astype(int):
+        part = air[max(start, 0) : max(start + 960, 0)]
+        part[:] = np.hanning(960)[max(-start, 0) :][: len(part)]
     sound += 0.3 * air * scene.noise(2, _band(puff, 7000))
     extra = scene.noise(4, _band(puff, 7500)) if scene.fault == "leak" else None
     return sound + 0.02 * scene.noise(5, _fall(1000, 1)), extra
@@ -225,7 +228,7 @@ def _toy_conveyor(scene: Scene) -> Sound:
     fixed = scene.fixed(0)
     rollers, motor, knock = fixed.uniform(3, 6), fixed.uniform(110, 180), fixed.uniform(500, 1200)
     squeak, scrape = fixed.uniform(2500, 4500), fixed.uniform(3000, 4500)
-    phase = scene.speed(rollers * (1 + scene.changed("overvoltage", 0.12)))
+    phase = scene.speed(rollers * (1 + scene.changed("overvoltage", 0.12)), turns=4)  # the belt goes round in 4
     hum: Any = phase * (motor / rollers)
     random = scene.random(3)
     times = _turns(phase)
@@ -325,28 +328,44 @@ def _scaled(extra: Audio, healthy: Audio, severity: float) -> Audio:
     return extra * np.float32(10 ** ((wanted - np.median((added - before)[active])) / 20))
 
 # %% ../../nbs/dcase/01_machines.ipynb #c8d6ae9f
+def _check_rendering(machine_type: str, fault: str | None, split: str, numbers: Mapping[str, float]) -> None:
+    "Raise `DataError` for a machine, fault, split or number that there is not."
+    if machine_type not in _SOURCES:
+        raise DataError(f"No machine type {machine_type!r}. There are: {', '.join(MACHINE_TYPES)}.")
+    if fault is not None and fault not in FAULTS[machine_type]:
+        raise DataError(f"A {machine_type} has no fault {fault!r}. It has: {', '.join(FAULTS[machine_type])}.")
+    if split not in ("train", "test"):
+        raise DataError(f"No split {split!r}. Choose train or test.")
+    for name in ("machine", "number", "seed"):
+        if not numbers[name] >= 0 or numbers[name] % 1:
+            raise DataError(f"{name} is {numbers[name]}; it is a whole number from 0 on.")
+    if not 0 <= numbers["severity"] <= 100:
+        raise DataError(f"severity is {numbers['severity']}; it lies between 0 dB (no fault) and 100 dB.")
+    if not -100 <= numbers["snr"] <= 100:
+        raise DataError(f"snr is {numbers['snr']}; it lies between -100 and 100 dB.")
+    if not SHORTEST <= numbers["seconds"] < np.inf:
+        what = f"seconds is {numbers['seconds']}; a clip lasts at least {SHORTEST} s"
+        raise DataError(f"{what}, as long as the room's echo.")
+
+# %% ../../nbs/dcase/01_machines.ipynb #7c93d9e1
 def render_clip(
     machine_type: str,  # one of `MACHINE_TYPES`
     machine: int = 0,  # number of the machine, as in id_00
     split: str = "train",  # "train" or "test"
     label: int = 0,  # 1 = with a fault
     number: int = 0,  # of the clip
-    severity: float = 12.0,  # dB; 0 leaves the machine healthy
+    severity: float = 12.0,  # dB, up to 100; 0 leaves the machine healthy
     fault: str | None = None,  # one of `FAULTS[machine_type]`; None takes turns
     snr: float = 6.0,  # machine over factory noise, dB
     seconds: float | None = None,  # length; None is the challenge's, 10 s, and 11 s for ToyCar
     seed: int = 0,  # of everything
 ) -> Rendering:  # sound, counterfactual and truth
-    "Render one clip. Raises `DataError` for an unknown machine type or fault, or a length below `SHORTEST`."
-    if machine_type not in _SOURCES:
-        raise DataError(f"No machine type {machine_type!r}. There are: {', '.join(MACHINE_TYPES)}.")
-    kinds = FAULTS[machine_type]
-    if fault is not None and fault not in kinds:
-        raise DataError(f"A {machine_type} has no fault {fault!r}. It has: {', '.join(kinds)}.")
-    chosen = "" if label == 0 else fault or kinds[number % len(kinds)]
+    "Render one clip. Raises `DataError` for an argument that is not as described, or a length below `SHORTEST`."
     seconds = (11 if machine_type == "ToyCar" else 10) if seconds is None else seconds
-    if not SHORTEST <= seconds < np.inf:
-        raise DataError(f"seconds is {seconds}; a clip lasts at least {SHORTEST} s, as long as the room's echo.")
+    numbers = {"machine": machine, "number": number, "seed": seed}
+    _check_rendering(machine_type, fault, split, numbers | {"severity": severity, "snr": snr, "seconds": seconds})
+    kinds = FAULTS[machine_type]
+    chosen = "" if label == 0 else fault or kinds[number % len(kinds)]
     samples = int(seconds * SAMPLE_RATE)
     base = Scene((seed, MACHINE_TYPES.index(machine_type), machine), (int(split == "test"), label, number), samples)
     broken = replace(base, fault=chosen, amount=1 - 10 ** (-severity / 10))
@@ -370,6 +389,15 @@ def render_clip(
     return Rendering(audio, healthy, log_mel(audio, _OPEN) - log_mel(healthy, _OPEN), chosen)
 
 # %% ../../nbs/dcase/01_machines.ipynb #0dbffcc2
+def _manifest(path: Path) -> list[dict[Any, Any]]:
+    "Rows of an earlier manifest, none if there is no file."
+    if not path.exists():
+        return []
+    with reading(path, "Not a manifest of synthesize_machines: move it away."):
+        table = pd.read_csv(path, float_precision="round_trip")
+        return table.assign(file=table["file"].astype(str)).to_dict("records")
+
+# %% ../../nbs/dcase/01_machines.ipynb #83dcf26a
 def synthesize_machines(
     root: Path | str,  # where the folders are made
     machine_types: Sequence[str] = MACHINE_TYPES,  # which machines
@@ -381,14 +409,18 @@ def synthesize_machines(
     snr: float = 6.0,  # machine over factory noise, dB
     seconds: float | None = None,  # length of clips; None is the challenge's
     seed: int = 0,  # of everything
-) -> pd.DataFrame:  # the manifest: file, type, id, split, label, fault, severity, low_hz, high_hz
-    "Write a data set with known faults in the layout of DCASE 2020 Task 2. Raises `DataError` for empty parts."
+) -> pd.DataFrame:  # the clips in the manifest: file, type, id, split, label, fault, severity, low_hz, high_hz
+    """Write a data set with known faults in the layout of DCASE 2020 Task 2; what is there already stays.
+    Raises `DataError` for empty parts, for what cannot be rendered, or for a damaged manifest."""
     root, rows = Path(root), list[dict[str, object]]()
+    earlier = _manifest(root / "manifest.csv")
     for name, count in {"machines": machines, "train": train, "normal": normal, "anomaly": anomaly}.items():
         if count < 1:
             raise DataError(f"{name} is {count}; each type needs at least one machine with one clip of each kind.")
     if not len(machine_types):
         raise DataError(f"No machine type is chosen. There are: {', '.join(MACHINE_TYPES)}.")
+    for unknown in set(machine_types) - set(MACHINE_TYPES):
+        raise DataError(f"No machine type {unknown!r}. There are: {', '.join(MACHINE_TYPES)}.")
     for machine_type in machine_types:
         for machine in range(0, 2 * machines, 2):
             for split, label, count in (("train", 0, train), ("test", 0, normal), ("test", 1, anomaly)):
@@ -415,7 +447,7 @@ def synthesize_machines(
                             "high_hz": high,
                         }
                     )
-    manifest = pd.DataFrame(rows)
+    manifest = {str(row["file"]): row for row in [*earlier, *rows]}
     with atomic_path(root / "manifest.csv") as path:
-        manifest.to_csv(path, index=False)
-    return manifest
+        pd.DataFrame(list(manifest.values())).to_csv(path, index=False)
+    return pd.DataFrame(rows)

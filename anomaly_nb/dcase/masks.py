@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SignedMasks', 'Patch', 'MaskPrior', 'AudioSpecificStrategy', 'perlin_noise', 'PerlinStrategy', 'patch_features',
-           'mask_patches', 'energy_test', 'mask_features', 'compare_masks', 'generate_anomalies']
+           'mask_patches', 'energy_test', 'mask_features', 'compare_masks', 'place_overlap', 'generate_anomalies']
 
 # %% ../../nbs/dcase/06_masks.ipynb #4b7183fa
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +23,70 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ..audio import HTK
-from ..core import BoolArray, DataError, FloatArray, atomic_path, generator
+from ..core import BoolArray, DataError, FloatArray, IntArray, atomic_path, generator
 from .alignment import Cycle, Events
 from .study import MachineStudy, StudyReport
 from .vqvae import VQ_VAE_2Layer
 
+# %% ../../nbs/dcase/06_masks.ipynb #60d2b6bd
+SignedMasks = npt.NDArray[np.int8]  # 1 = louder, -1 = quieter, 0 = outside the mask
+
 # %% ../../nbs/dcase/06_masks.ipynb #8c60a742
 @dataclass(frozen=True)
 class Patch:
-    "One place where an anomaly shows."
+    "One place where an anomaly shows. Raises `DataError` for a place that there is not."
 
     low: int  # first band
     bands: int  # width in bands
     frames: int  # duration; the whole clip for a steady fault
     sign: int  # 1 = louder, -1 = quieter
     db: float  # mean change
+    machine: str = ""  # where it was found, e.g. "id_00"
+    start: int = 0  # first frame, in the clip or after the beginning of a cycle or an event
+    outline: tuple[tuple[int, int], ...] = ()  # frames of each band, first and end, from the start; empty = all of them
+
+    def __post_init__(self) -> None:
+        sizes = self.low >= 0 and self.bands > 0 and self.frames > 0 and self.sign in (-1, 1)
+        if not sizes or len(self.outline) not in (0, self.bands) or any(not 0 <= a < b for a, b in self.outline):
+            raise DataError(f"{self}: not a patch. Sizes are positive, and an outline has two frames for each band.")
+
+    @property
+    def edges(self) -> IntArray:
+        "First frame and end of each band `(bands, 2)`, from the start."
+        return np.array(self.outline or [(0, self.frames)] * self.bands, np.int64)
+
+    def scaled(
+        self,
+        low: int,  # first band
+        bands: int,  # width in bands
+        stretch: float,  # of the duration
+        whole: int,  # frames of a clip; bands that last so long keep their length
+    ) -> "Patch":
+        "The same outline in another place and size."
+        edges = self.edges[np.arange(bands) * self.bands // bands]
+        ends = np.maximum(np.rint(edges * stretch).astype(int), [0, 1])
+        ends[:, 1] = np.maximum(ends[:, 1], ends[:, 0] + 1)
+        ends = np.where(np.diff(edges, axis=1) >= whole, edges, ends)
+        outline = tuple((int(first), int(end)) for first, end in ends)
+        frames = int(np.diff(ends, axis=1).max())
+        return replace(self, low=low, bands=bands, frames=frames, outline=outline)
+
+    def paint(
+        self,
+        mask: SignedMasks,  # (n_mels, T), changed
+        period: float,  # frames after which the patch comes again; 0 = it does not
+        whole: int,  # frames of a clip; bands that last so long are painted from end to end
+    ) -> None:
+        "Give the patch's sign to its bins of a mask."
+        last = int(self.edges[:, 1].max())
+        turns = np.arange(-(self.start + last) // period, (mask.shape[1] - self.start) // period + 1) if period else [0]
+        starts = [round(self.start + turn * period) for turn in turns]
+        for row, (first, end) in zip(mask[self.low : self.low + self.bands], self.edges, strict=False):
+            if end - first >= whole:
+                row[:] = self.sign
+                continue
+            for start in starts:
+                row[max(start + first, 0) : max(start + end, 0)] = self.sign
 
 # %% ../../nbs/dcase/06_masks.ipynb #d173d3f6
 @dataclass(frozen=True)
@@ -48,7 +97,6 @@ class MaskPrior:
     n_mels: int  # bands of a spectrogram
     frames: int  # frames of a clip
     patches: tuple[Patch, ...]  # of all machines of the type
-    together: tuple[int, ...]  # numbers of patches that occurred at one machine
     period: float = 0.0  # frames after which patches repeat; 0 = they do not
     hertz: tuple[float, ...] = ()  # n_mels + 1 edges of the bands
     step: float = HTK.hop / HTK.sample_rate  # seconds between frames
@@ -65,47 +113,38 @@ class MaskPrior:
         if not machines:
             raise DataError(f"The report has no machine of type {machine_type!r}. Run the study on it first.")
         frames = machines[0].recipe.frames(report.folder.samples(machine_type))
-        found = [_patches_of(machine, frames, smallest) for machine in machines]
-        together = tuple(len(patches) for patches in found if patches)
-        if not together:
+        patches = tuple(patch for machine in machines for patch in _patches_of(machine, frames, smallest))
+        if not patches:
             raise DataError(f"{machine_type}: no region of {smallest} bins was found, so there is nothing to imitate.")
         periods = [period for period in map(_period, machines) if period]
         period = float(np.mean(periods)) if periods else 0.0
-        patches = tuple(patch for machine in found for patch in machine)
         recipe = machines[0].recipe
         edges = tuple(float(edge) for edge in recipe.hertz)
-        step = recipe.hop / recipe.sample_rate
-        return cls(machine_type, recipe.n_mels, frames, patches, together, period, edges, step)
+        return cls(machine_type, recipe.n_mels, frames, patches, period, edges, recipe.hop / recipe.sample_rate)
+
+    def together(self) -> list[list[Patch]]:
+        "The patches of each machine."
+        machines = dict[str, list[Patch]]()
+        for patch in self.patches:
+            machines.setdefault(patch.machine, []).append(patch)
+        return list(machines.values())
 
     def duty(self, patch: Patch) -> float:
-        "Share of the time that a patch takes."
-        return min(1.0, patch.frames / (self.period or self.frames))
+        "Share of the time that a patch takes, mean over its bands."
+        lengths = np.diff(patch.edges, axis=1) / (self.period or self.frames)
+        return float(np.minimum(lengths, 1).mean())
 
-    def features(self) -> pd.DataFrame:
-        "A row for each patch: bands, frames, duty, sign."
-        names = ["bands", "frames", "duty", "sign"]
-        return pd.DataFrame([(p.bands, p.frames, self.duty(p), p.sign) for p in self.patches], columns=names)
+    def found(self) -> SignedMasks:
+        "What was found, as a mask for each machine `(machines, n_mels, frames)`."
+        masks = [np.zeros((self.n_mels, self.frames), np.int8) for _ in self.together()]
+        for mask, patches in zip(masks, self.together(), strict=True):
+            for patch in patches:
+                patch.paint(mask, self.period, self.frames)
+        return np.stack(masks)
 
     def save(self, path: Path | str) -> None:
         "Write the prior as JSON."
-        reader = [
-            {
-                "band_hz": [round(self.hertz[place]) for place in (patch.low, patch.low + patch.bands)]
-                if self.hertz
-                else None,
-                "seconds": round(patch.frames * self.step, 3),
-                "duty": round(self.duty(patch), 3),
-            }
-            for patch in self.patches
-        ]
-        period = {"period_seconds": round(self.period * self.step, 3)}
-        state = {
-            **asdict(self),
-            **period,
-            "patches": [asdict(p) | r for p, r in zip(self.patches, reader, strict=True)],
-        }
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        _write_prior(self, path)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -113,11 +152,8 @@ class MaskPrior:
         try:
             state = json.loads(Path(path).read_text(encoding="utf-8"))
             state.pop("period_seconds", None)
-            names = Patch.__dataclass_fields__
-            patches = tuple(Patch(**{name: patch[name] for name in names}) for patch in state.pop("patches"))
-            return cls(
-                **{**state, "patches": patches, "together": tuple(state["together"]), "hertz": tuple(state["hertz"])}
-            )
+            patches = tuple(_read_patch(patch, state) for patch in state.pop("patches"))
+            return cls(**{**state, "patches": patches, "hertz": tuple(state["hertz"])})
         except Exception as error:  # whatever stands in the file
             raise DataError(f"{path}: not a mask prior ({error!r}). Write one with MaskPrior.save().") from error
 
@@ -125,18 +161,56 @@ class MaskPrior:
         self,
         random: np.random.Generator,  # source of chance
         jitter: float = 0.05,  # spread of place and size around those of a found patch
-    ) -> list[Patch]:  # as many as occur together
-        "New patches like those that were found."
-        count = min(int(random.choice(self.together)), len(self.patches))
-        chosen = random.choice(len(self.patches), size=count, replace=False)
-        drawn = []
-        for patch in (self.patches[i] for i in chosen):
-            bands = int(np.clip(round(patch.bands * np.exp(jitter * random.normal())), 1, self.n_mels))
-            low = int(np.clip(round(patch.low + jitter * patch.bands * random.normal()), 0, self.n_mels - bands))
-            steady = patch.frames >= self.frames
-            frames = patch.frames if steady else max(1, round(patch.frames * np.exp(jitter * random.normal())))
-            drawn.append(Patch(low, bands, min(frames, self.frames), patch.sign, patch.db))
-        return drawn
+        frames: int | None = None,  # of the mask; None takes the clip's
+    ) -> list[Patch]:  # of one machine
+        "All patches of one of the machines, a little changed each, and moved in time together."
+        machines = self.together()
+        chosen = [self._changed(patch, random, jitter) for patch in machines[int(random.integers(len(machines)))]]
+        shift = _shift(chosen, self.period, self.frames, frames or self.frames, random)
+        return [replace(patch, start=patch.start + shift) for patch in chosen]
+
+    def _changed(self, patch: Patch, random: np.random.Generator, jitter: float) -> Patch:
+        bands = int(np.clip(round(patch.bands * np.exp(jitter * random.normal())), 1, self.n_mels))
+        low = int(np.clip(round(patch.low + jitter * patch.bands * random.normal()), 0, self.n_mels - bands))
+        return patch.scaled(low, bands, float(np.exp(jitter * random.normal())), self.frames)
+
+# %% ../../nbs/dcase/06_masks.ipynb #27ac2aef
+def _shift(patches: list[Patch], period: float, whole: int, frames: int, random: np.random.Generator) -> int:
+    "Frames by which patches are moved together; bands that last the whole clip do not count."
+    if period:
+        return int(random.integers(round(period)))
+    edges = np.concatenate([patch.start + patch.edges for patch in patches])
+    brief = edges[np.diff(edges, axis=1)[:, 0] < whole]
+    if not len(brief):
+        return 0
+    ways = sorted((-int(brief[:, 0].min()), frames - int(brief[:, 1].max())))
+    return int(random.integers(ways[0], ways[1] + 1))
+
+# %% ../../nbs/dcase/06_masks.ipynb #aaf95be2
+def _write_prior(prior: MaskPrior, path: Path | str) -> None:
+    patches = []
+    for patch in prior.patches:
+        ends = (patch.low, patch.low + patch.bands)
+        outline = " ".join(f"{first}-{end}" for first, end in patch.outline)
+        hertz = [round(prior.hertz[place]) for place in ends] if prior.hertz else None
+        reader = {"band_hz": hertz, "seconds": round(patch.frames * prior.step, 3), "duty": round(prior.duty(patch), 3)}
+        patches.append(asdict(patch) | {"outline": outline} | reader)
+    period = {"period_seconds": round(prior.period * prior.step, 3)}
+    state = {**asdict(prior), **period, "patches": patches}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def _read_patch(patch: Mapping[str, Any], prior: Mapping[str, Any]) -> Patch:
+    "A patch of a file; whatever is wrong with it raises something."
+    names = [name for name in Patch.__dataclass_fields__ if name != "outline"]
+    pairs = [pair.split("-") for pair in patch["outline"].split()]
+    outline = tuple((int(first), int(end)) for first, end in pairs)
+    read = Patch(**{name: patch[name] for name in names}, outline=outline)
+    last = max(end for _, end in outline) if outline else read.frames
+    if read.low + read.bands > prior["n_mels"] or last > prior["frames"]:
+        raise DataError("a patch is larger than a clip")
+    return read
 
 # %% ../../nbs/dcase/06_masks.ipynb #2de448c9
 def _period(machine: MachineStudy) -> float:
@@ -144,35 +218,49 @@ def _period(machine: MachineStudy) -> float:
     return machine.aligner.period if isinstance(machine.aligner, Cycle | Events) else 0.0
 
 # %% ../../nbs/dcase/06_masks.ipynb #81fc2af1
+class _Part(NamedTuple):
+    "A connected part of a mask."
+
+    bands: slice
+    frames: slice
+    inside: BoolArray  # (bands, frames) within them
+    sign: int  # 1 or -1
+
+
+def _parts(mask: BoolArray | SignedMasks) -> Iterator[_Part]:
+    "Connected parts of a mask, each with one sign."
+    for sign in (1, -1):
+        parts, _ = ndimage.label(mask.astype(np.int8) == sign)
+        for number, (bands, frames) in enumerate(ndimage.find_objects(parts), 1):
+            yield _Part(bands, frames, parts[bands, frames] == number, sign)
+
+
+def _outline(inside: BoolArray, width: int, whole: int) -> tuple[tuple[int, int], ...]:
+    "First frame and end of each band; those over nearly all of the columns last the whole clip."
+    first, end = inside.argmax(axis=1), inside.shape[1] - inside[:, ::-1].argmax(axis=1)
+    edges = np.stack([first, end], axis=1)
+    edges[end - first >= 0.95 * width] = 0, whole
+    return tuple((int(a), int(b)) for a, b in edges)
+
+
 def _patches_of(machine: MachineStudy, frames: int, smallest: int) -> list[Patch]:
-    "Patches of one machine that are large enough; those over nearly all columns last the whole clip."
-    found, width = list[Patch](), machine.aligner.width
-    for row in machine.patches.to_dict("records"):
-        if row["bins"] >= smallest:
-            length = row["stop"] - row["start"]
-            duration = frames if length >= 0.95 * width else length
-            low, bands = int(row["low_mel"]), int(row["high_mel"] - row["low_mel"])
-            found.append(Patch(low, bands, int(duration), int(row["sign"]), float(row["mean_db"])))
+    "Patches of one machine that are large enough."
+    shrunken, found = machine.found.shrunken, list[Patch]()
+    for part in _parts(np.sign(shrunken) * (np.abs(shrunken) >= machine.threshold)):
+        if part.inside.sum() >= smallest:
+            outline = _outline(part.inside, machine.aligner.width, frames)
+            place = part.bands.start, part.bands.stop - part.bands.start, max(end - first for first, end in outline)
+            outline = () if set(outline) == {(0, place[2])} else outline  # a box
+            db = float(shrunken[part.bands, part.frames][part.inside].mean())
+            found.append(Patch(*place, part.sign, db, machine.machine_id, part.frames.start, outline))
     return found
 
-# %% ../../nbs/dcase/06_masks.ipynb #60d2b6bd
-SignedMasks = npt.NDArray[np.int8]  # 1 = louder, -1 = quieter, 0 = outside the mask
-
-# %% ../../nbs/dcase/06_masks.ipynb #59378f1d
+# %% ../../nbs/dcase/06_masks.ipynb #3a92e9b2
 def _draw_patches(prior: MaskPrior, shape: tuple[int, int], random: np.random.Generator) -> SignedMasks:
     "A mask of patches like the found ones, with their signs."
-    mask, (mels, frames) = np.zeros(shape, np.int8), shape
-    for patch in prior.draw(random):
-        rows = slice(min(patch.low, mels - 1), min(patch.low + patch.bands, mels))
-        if patch.frames >= prior.frames:
-            mask[rows] = patch.sign
-            continue
-        if prior.period:
-            starts = np.arange(random.uniform(-prior.period, 0), frames, prior.period)
-        else:
-            starts = np.array([random.uniform(0, max(frames - patch.frames, 1))])
-        for start in np.rint(starts).astype(int):
-            mask[rows, max(start, 0) : max(start + patch.frames, 0)] = patch.sign
+    mask = np.zeros(shape, np.int8)
+    for patch in prior.draw(random, frames=shape[1]):
+        patch.paint(mask, prior.period, prior.frames)
     return mask
 
 # %% ../../nbs/dcase/06_masks.ipynb #5e080481
@@ -270,20 +358,12 @@ def patch_features(
     return np.array(rows, np.float64).reshape(-1, 4)
 
 # %% ../../nbs/dcase/06_masks.ipynb #e7457625
-def _parts(mask: BoolArray | SignedMasks) -> Iterator[tuple[slice, slice, int]]:
-    "Bands, frames and sign of the connected parts of a mask."
-    for sign in (1, -1):
-        parts, _ = ndimage.label(mask.astype(np.int8) == sign)
-        for bands, frames in ndimage.find_objects(parts):
-            yield bands, frames, sign
-
-
 def mask_patches(
     masks: BoolArray | SignedMasks,  # (n, n_mels, T)
 ) -> list[Patch]:  # connected parts of all masks; the sign of masks without one is taken as 1
     "Masks as patches, to compare any strategy with what was found."
     parts = (part for mask in masks for part in _parts(mask))
-    return [Patch(b.start, b.stop - b.start, f.stop - f.start, sign, 0.0) for b, f, sign in parts]
+    return [Patch(b.start, b.stop - b.start, f.stop - f.start, sign, 0.0) for b, f, _, sign in parts]
 
 # %% ../../nbs/dcase/06_masks.ipynb #517e96b7
 def energy_test(
@@ -311,34 +391,71 @@ def energy_test(
     return observed, (at_least + 1) / (shuffles + 1)
 
 # %% ../../nbs/dcase/06_masks.ipynb #01b3d376
+def _kinds(mask: BoolArray | SignedMasks) -> list[list[_Part]]:
+    "Parts of a mask that are alike in band and sign; what an end cuts off lies with those whose bands it shares most."
+    alike, cut = dict[tuple[int, int, int], list[_Part]](), list[_Part]()
+    for part in _parts(mask):
+        if (part.frames.start == 0) != (part.frames.stop == mask.shape[1]):
+            cut.append(part)
+        else:
+            alike.setdefault((part.bands.start, part.bands.stop, part.sign), []).append(part)
+    for part in cut:
+        own = part.bands.start, part.bands.stop, part.sign
+        shared = {key: min(key[1], own[1]) - max(key[0], own[0]) for key in alike if key[2] == own[2]}
+        best = max(shared, key=lambda key: shared[key], default=own)
+        alike.setdefault(best if shared.get(best, 0) > 0 else own, []).append(part)
+    return list(alike.values())
+
+
 def mask_features(
     masks: BoolArray | SignedMasks,  # (n, n_mels, T)
-) -> pd.DataFrame:  # bands, frames, duty, sign; a row for each band of each mask
-    "Measure masks in the numbers that `MaskPrior.features` has for patches."
-    rows = list[tuple[int, float, float, int]]()
+) -> pd.DataFrame:  # centre, bands, frames, duty, sign; a row for each band of each mask
+    "Measure masks: in bands, in frames, and duty as a share of the clip."
+    rows = list[tuple[float, int, float, float, int]]()
     for mask in masks:
-        alike, end = dict[tuple[int, int, int], list[slice]](), mask.shape[1]
-        for bands, frames, sign in _parts(mask):
-            alike.setdefault((bands.start, bands.stop, sign), []).append(frames)
-        for (low, high, sign), times in alike.items():
-            whole = [time for time in times if 0 < time.start and time.stop < end] or times
-            taken = sum(time.stop - time.start for time in times) / end
-            rows.append((high - low, float(np.median([time.stop - time.start for time in whole])), taken, sign))
-    return pd.DataFrame(rows, columns=["bands", "frames", "duty", "sign"])
+        for parts in _kinds(mask):
+            bands, end = parts[0].bands, mask.shape[1]
+            whole = [part for part in parts if 0 < part.frames.start and part.frames.stop < end] or parts
+            lasts = float(np.median([part.frames.stop - part.frames.start for part in whole]))
+            duty = sum(part.inside.sum() for part in parts) / ((bands.stop - bands.start) * end)
+            rows.append(((bands.start + bands.stop) / 2, bands.stop - bands.start, lasts, duty, parts[0].sign))
+    return pd.DataFrame(rows, columns=["centre", "bands", "frames", "duty", "sign"])
+
+# %% ../../nbs/dcase/06_masks.ipynb #97355f5f
+def _fitting(prior: MaskPrior, masks: BoolArray | SignedMasks) -> None:
+    "Raise `DataError` for masks of another size, or without any bin."
+    if masks.ndim != 3 or masks.shape[1:] != (prior.n_mels, prior.frames):
+        raise DataError(f"Masks of shape {masks.shape}: the prior needs (n, {prior.n_mels}, {prior.frames}).")
+    if not masks.any():
+        raise DataError("All masks are empty. Draw them with AudioSpecificStrategy(prior).generate_signed.")
 
 
 def compare_masks(
     prior: MaskPrior,  # what was found
     masks: BoolArray | SignedMasks,  # (n, n_mels, T) of the prior's size
-) -> pd.DataFrame:  # statistic, p; rows bands, frames, duty, sign
-    "Two-sample tests of masks against the found patches. Raises `DataError` for masks of another size."
-    if masks.ndim != 3 or masks.shape[1:] != (prior.n_mels, prior.frames):
-        raise DataError(f"Masks of shape {masks.shape}: the prior needs (n, {prior.n_mels}, {prior.frames}).")
-    found, drawn = prior.features(), mask_features(masks)
-    if not len(drawn):
-        raise DataError("All masks are empty. Draw them with AudioSpecificStrategy(prior).generate_signed.")
+) -> pd.DataFrame:  # statistic, p; rows centre, bands, frames, duty, sign
+    "Two-sample tests of masks against what was found. Raises `DataError` for masks of another size."
+    _fitting(prior, masks)
+    found, drawn = mask_features(prior.found()), mask_features(masks)
     tests = {name: ks_2samp(found[name], drawn[name]) for name in found}
     return pd.DataFrame({name: {"statistic": test.statistic, "p": test.pvalue} for name, test in tests.items()}).T
+
+# %% ../../nbs/dcase/06_masks.ipynb #1995c1b0
+def _places(masks: BoolArray | SignedMasks) -> FloatArray:
+    "Share of the bins in each band with each sign `(2, n_mels)`; each mask counts the same."
+    signs = np.stack([(masks.astype(np.int8) == sign).mean(axis=2) for sign in (1, -1)], axis=1)
+    signs = signs[signs.any(axis=(1, 2))]
+    places: FloatArray = (signs / signs.sum(axis=(1, 2), keepdims=True)).mean(axis=0)
+    return places
+
+
+def place_overlap(
+    prior: MaskPrior,  # what was found
+    masks: BoolArray | SignedMasks,  # (n, n_mels, T) of the prior's size, of any strategy
+) -> float:  # 1 = the same bands and signs, 0 = none in common
+    "How far masks lie in the bands, and have the signs, that were found. Raises `DataError` for masks of another size."
+    _fitting(prior, masks)
+    return float(np.minimum(_places(prior.found()), _places(masks)).sum())
 
 # %% ../../nbs/dcase/06_masks.ipynb #d01565a0
 def _strange(
@@ -359,6 +476,21 @@ def _strange(
     return changed.permute(0, 3, 1, 2)
 
 
+def _with_strange_codes(
+    network: VQ_VAE_2Layer, x: Tensor, masks: BoolArray | SignedMasks, weakest: float, random: torch.Generator
+) -> Tensor:
+    "What the network makes of codes that were exchanged inside the masks, in both layers or in one."
+    e = network.encode_with_prequant(x)
+    mask = torch.from_numpy((masks != 0).astype(np.float32))[:, None]
+    layer = torch.randint(4, (len(x), 1, 1), generator=random)  # 0, 1: both; 2: coarse only; 3: fine only
+    quantised = []
+    for z, q, codebook, other in ((e.z_bot, e.q_bot, network.vq_bot, 2), (e.z_top, e.q_top, network.vq_top, 3)):
+        small = F.adaptive_max_pool2d(mask, z.shape[-2:])[:, 0].bool() & (layer != other)
+        strength = weakest + (1 - weakest) * torch.rand(len(x), generator=random)
+        quantised.append(_strange(z, q, small, codebook.weight, strength, random))
+    return network.decode_general(quantised[0], quantised[1])
+
+# %% ../../nbs/dcase/06_masks.ipynb #7334d6d7
 @torch.no_grad()
 def generate_anomalies(
     network: VQ_VAE_2Layer,  # trained
@@ -370,14 +502,8 @@ def generate_anomalies(
     "Make anomalies by exchanging codes. Raises `DataError` if masks and spectrograms do not belong together."
     if masks.shape != (len(x), *x.shape[2:]):
         raise DataError(f"{masks.shape} masks for spectrograms of shape {tuple(x.shape)}. Draw one mask for each.")
-    random = torch.Generator().manual_seed(seed)
-    network = network.eval()
-    e = network.encode_with_prequant(x)
-    mask = torch.from_numpy((masks != 0).astype(np.float32))[:, None]
-    layer = torch.randint(4, (len(x), 1, 1), generator=random)  # 0, 1: both; 2: coarse only; 3: fine only
-    quantised = []
-    for z, q, codebook, other in ((e.z_bot, e.q_bot, network.vq_bot, 2), (e.z_top, e.q_top, network.vq_top, 3)):
-        small = F.adaptive_max_pool2d(mask, z.shape[-2:])[:, 0].bool() & (layer != other)
-        strength = weakest + (1 - weakest) * torch.rand(len(x), generator=random)
-        quantised.append(_strange(z, q, small, codebook.weight, strength, random))
-    return network.decode_general(quantised[0], quantised[1])
+    training = network.training
+    try:
+        return _with_strange_codes(network.eval(), x, masks, weakest, torch.Generator().manual_seed(seed))
+    finally:
+        network.train(training)

@@ -25,7 +25,7 @@ from ..audio import HTK, Audio, LogMel
 from ..core import DataError, atomic_path, folder_lock, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
-from ..training import fit_weights, read_weights, train
+from ..training import fit_weights, place_of_process, read_weights, train
 
 # %% ../../nbs/dcase/05_vqvae.ipynb #31550449
 def nearest_codes(
@@ -37,6 +37,22 @@ def nearest_codes(
     offsets = codebook.pow(2).sum(dim=1)
     parts = [torch.addmm(offsets, part, codebook.T, alpha=-2).argmin(dim=1) for part in torch.split(vectors, rows)]
     return torch.cat(parts)
+
+# %% ../../nbs/dcase/05_vqvae.ipynb #5c1637d9
+def _everywhere(
+    count: Tensor,  # of this process
+) -> Tensor:  # the sum over all processes that train together
+    if place_of_process()[1] > 1:
+        torch.distributed.all_reduce(count)
+    return count
+
+
+def _of_the_first(
+    draw: Tensor,  # chance of this process
+) -> Tensor:  # that of the first one, for all
+    if place_of_process()[1] > 1:
+        torch.distributed.broadcast(draw, 0)
+    return draw
 
 # %% ../../nbs/dcase/05_vqvae.ipynb #cbadb6ad
 class Codebook(nn.Module):
@@ -61,15 +77,15 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def _follow(self, vectors: Tensor, codes: Tensor) -> None:
         "Move the entries towards the vectors that chose them, and revive dead ones."
-        chosen = torch.bincount(codes, minlength=len(self.weight)).to(vectors.dtype)
+        chosen = _everywhere(torch.bincount(codes, minlength=len(self.weight)).to(vectors.dtype))
         self.counts.mul_(self.decay).add_(chosen, alpha=1 - self.decay)
-        summed = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
+        summed = _everywhere(torch.zeros_like(self.sums).index_add_(0, codes, vectors))
         self.sums.mul_(self.decay).add_(summed, alpha=1 - self.decay)
         dead = (self.counts < 0.05 * self.counts.mean()) & (chosen == 0)
         if dead.any():
             where = torch.randint(len(vectors), (int(dead.sum()),), device=vectors.device)
             self.counts[dead] = self.counts.mean()
-            self.sums[dead] = vectors[where] * self.counts[dead][:, None]
+            self.sums[dead] = _of_the_first(vectors[where]) * self.counts[dead][:, None]
         total = self.counts.sum()
         smoothed = (self.counts + 1e-5) / (total + len(self.counts) * 1e-5) * total
         self.weight.copy_(self.sums / smoothed[:, None])
@@ -79,7 +95,7 @@ class Codebook(nn.Module):
         "Take the first entries from the data."
         where = torch.randint(len(vectors), (len(self.weight),), device=vectors.device)
         noise = 0.01 * vectors.std() * torch.randn_like(self.weight)
-        self.weight.copy_(vectors[where] + noise)
+        self.weight.copy_(_of_the_first(vectors[where] + noise))
         self.sums.copy_(self.weight)
 
     def forward(
@@ -263,6 +279,11 @@ def checkpoint_path(
     "`<checkpoints>/stage1/<type>/stage1_<type>_best.pt`"
     return Path(checkpoints) / "stage1" / machine_type / f"stage1_{machine_type}_best.pt"
 
+
+def _places(checkpoints: Path | str, machine_type: str) -> list[Path]:
+    "Where a type's network may be: in the folder itself, or that of the small preset in its own folder there."
+    return [checkpoint_path(folder, machine_type) for folder in (checkpoints, Path(checkpoints) / "small")]
+
 # %% ../../nbs/dcase/05_vqvae.ipynb #fb21e288
 def train_vqvae(
     root: Path | str,  # DCASE layout
@@ -285,7 +306,8 @@ def train_vqvae(
         raise DataError(f"epochs is {epochs}, batch_size {batch_size}; both are at least 1.")
     dataset = DCASE2020Task2LogMelDataset(root, machine_type, recipe=recipe)
     if len(dataset) < 2:
-        raise DataError(f"{root}: {len(dataset)} training clips of {machine_type} are too few. At least 2 are needed.")
+        clips = f"{len(dataset)} training clip{'s' * (len(dataset) != 1)} of {machine_type}"
+        raise DataError(f"{root}: {clips}: too few to train with. At least 2 are needed.")
     torch.manual_seed(seed)
     network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
     held = torch.arange(len(dataset)) % max(len(dataset) // max(len(dataset) // 10, 1), 2) == 1
@@ -360,22 +382,24 @@ class Rebuilder:
 # %% ../../nbs/dcase/05_vqvae.ipynb #836ebfb6
 def study_residuals(
     root: Path | str,  # DCASE layout
-    checkpoints: Path | str = "checkpoints",  # as for `train_vqvae`
+    checkpoints: Path | str = "checkpoints",  # looked for in this folder, then in its folder `small`
     machine_types: Sequence[str] | None = None,  # which types; None takes all
     out: Path | str | None = None,  # folder for the report
     **options: Any,  # passed to `SpectrogramStudy`
 ) -> tuple[StudyReport | None, list[str]]:  # results, and a sentence for each type without a checkpoint
     "Study the residuals of all types that have a trained network."
     types = SpectrogramStudy(root, machine_types, **options).folder.machine_types
-    trained = [name for name in types if checkpoint_path(checkpoints, name).exists()]
+    found = {name: [path for path in _places(checkpoints, name) if path.exists()] for name in types}
+    trained = [name for name in types if found[name]]
     notes = [
-        f"{name}: no trained network at {checkpoint_path(checkpoints, name)}; train one with dcase_train_vqvae."
+        f"{name}: no trained network at {' or '.join(map(str, _places(checkpoints, name)))}; "
+        "train one with dcase_train_vqvae."
         for name in types
-        if name not in trained
+        if not found[name]
     ]
     if not trained:
         return None, notes
-    networks = {name: Rebuilder(checkpoint_path(checkpoints, name)) for name in trained}
+    networks = {name: Rebuilder(found[name][0]) for name in trained}
     study = SpectrogramStudy(
         root, trained, view=lambda machine_type, batch: networks[machine_type].residual(batch), **options
     )
