@@ -23,7 +23,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ..audio import HTK
-from ..core import BoolArray, DataError, FloatArray, IntArray, atomic_path, generator
+from ..core import BoolArray, DataError, Described, FloatArray, IntArray, atomic_path, generator
 from .alignment import Cycle, Events
 from .study import MachineStudy, StudyReport
 from .vqvae import VQ_VAE_2Layer
@@ -89,8 +89,8 @@ class Patch:
                 row[max(start + first, 0) : max(start + end, 0)] = self.sign
 
 # %% ../../nbs/dcase/06_masks.ipynb #d173d3f6
-@dataclass(frozen=True)
-class MaskPrior:
+@dataclass(frozen=True, repr=False)
+class MaskPrior(Described):
     "Where anomalies of one type of machine show."
 
     machine_type: str
@@ -121,6 +121,10 @@ class MaskPrior:
         recipe = machines[0].recipe
         edges = tuple(float(edge) for edge in recipe.hertz)
         return cls(machine_type, recipe.n_mels, frames, patches, period, edges, recipe.hop / recipe.sample_rate)
+
+    def _facts(self) -> dict[str, object]:
+        machines = len(self.together()) if self.patches else 0
+        return {"type": self.machine_type, "machines": machines, "patches": len(self.patches)}
 
     def together(self) -> list[list[Patch]]:
         "The patches of each machine."

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.stats import false_discovery_control, norm, rankdata
 
-from ..core import BoolArray, DataError, FloatArray, generator
+from ..core import BoolArray, DataError, Described, FloatArray, generator
 
 # %% ../../nbs/dcase/02_statistics.ipynb #9d1c9114
 class Moments:
@@ -127,14 +127,17 @@ def shrunken_difference(
     return shrunken
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Described):
     "Two groups of spectrograms, compared."
 
     difference: FloatArray  # (n_mels, T) mean of the second minus mean of the first, in dB
     squared_error: FloatArray  # (n_mels, T)
     effect: FloatArray  # (n_mels, T) difference over the pooled standard deviation (Hedges' g)
     shrunken: FloatArray  # (n_mels, T) in dB
+
+    def _facts(self) -> dict[str, object]:
+        return {"shape": self.shrunken.shape, "share of 3 dB": round(float(self.region().mean()), 4)}
 
     def region(self, threshold: float = 3.0) -> BoolArray:
         "Bins whose shrunken difference is at least so many dB, up or down."

@@ -695,7 +695,7 @@ class FinishedMachines:
             temporary.write_bytes(data)
 
 # %% ../../nbs/dcase/04_machine_study.ipynb #b3ad42c3
-class SpectrogramStudy:
+class SpectrogramStudy(Described):
     "Where and how broken machines differ from normal ones, for each machine of a folder."
 
     def __init__(
@@ -712,6 +712,9 @@ class SpectrogramStudy:
         if unknown:
             raise DataError(f"align: {sorted(unknown)} is not a way to align. Choose cycle, events or none.")
         self.work = MachineWork(self.folder, recipe, ways, batch_size, view)
+
+    def _facts(self) -> dict[str, object]:
+        return {"types": ", ".join(self.folder.machine_types), "clips": len(self.folder.clips)}
 
     def run(
         self,

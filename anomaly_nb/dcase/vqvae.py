@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, LogMel
-from ..core import DataError, atomic_path, folder_lock, reading
+from ..core import DataError, Described, atomic_path, folder_lock, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
 from ..training import fit_weights, place_of_process, read_weights, train
@@ -227,7 +227,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # %% ../../nbs/dcase/05_vqvae.ipynb #247a5528
-class Pieces(Dataset[Tensor]):
+class Pieces(Described, Dataset[Tensor]):
     "Pieces of spectrograms, cut one after the other."
 
     def __init__(
@@ -240,6 +240,9 @@ class Pieces(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return len(self.data) * self.per_clip
+
+    def _facts(self) -> dict[str, object]:
+        return {"pieces": len(self), "bands": self.data.shape[2], "frames": self.frames}
 
     def __getitem__(self, index: int) -> Tensor:
         clip, piece = divmod(index, self.per_clip)
