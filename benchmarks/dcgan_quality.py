@@ -1,11 +1,13 @@
 """How good are generated engines? Both recipes, raw and averaged weights, beside controls that must lose.
 
-    python benchmarks/dcgan_quality.py train [--audio TRAIN --held-out OTHERS --name NAME]
+    python benchmarks/dcgan_quality.py train [--data recorded --audio TRAIN --held_out OTHERS] [--recipe "little data"]
     python benchmarks/dcgan_quality.py table [...]
     python benchmarks/dcgan_quality.py trip [...]
 
 Without folders, 30 synthetic engines of four seconds are learnt and 10 with other exhausts are held out. With folders
-of recordings, those are used: split them by recording. Runs that are there are gone on with.
+of recordings, those are used: split them by recording, as `dcgan_recordings.csv` does. Runs that are there are gone on
+with. One recipe of one kind of data may be asked for alone; the rows of the others stay in the table. `cpu_minutes` are
+those of the processor for the whole training of a row's network.
 """
 
 import time
@@ -18,6 +20,7 @@ import torch
 from fastcore.script import call_parse
 
 from anomaly_nb.audio import read_audio
+from anomaly_nb.core import DataError
 from anomaly_nb.dcgan.config import load_config
 from anomaly_nb.dcgan.embedding import embed_sounds
 from anomaly_nb.dcgan.engines import TEST_EXHAUSTS, write_engines
@@ -65,11 +68,21 @@ def run_folder(work: Path, recipe: str, seed: int) -> Path:
     return work / f"{recipe.replace(' ', '_')}_{seed}"
 
 
-def train_all(work: Path, audio: Path, seeds: int, epochs: int) -> None:
-    "Both recipes with all seeds, 128 x 128 pictures, width 16."
+def cpu_minutes(work: Path, recipe: str, seed: int) -> float | None:
+    "Time of the processor for all parts of a training; None where it was not noted."
+    path = work / "times.csv"
+    if not path.exists():
+        return None
+    times = pd.read_csv(path, names=["recipe", "seed", "iterations", "seconds"])
+    mine = times[(times["recipe"] == recipe) & (times["seed"] == seed)]
+    return float(mine["seconds"].sum()) / 60 if len(mine) else None
+
+
+def train_all(work: Path, audio: Path, seeds: int, epochs: int, recipes: list[str]) -> None:
+    "Recipes with all seeds, 128 x 128 pictures, width 16."
     if not (work / "dataset").exists():
         prepare_folder(audio, work / "dataset")
-    for recipe, changes in RECIPES.items():
+    for recipe in recipes:
         for seed in range(seeds):
             begun = time.process_time()
             config = load_config(
@@ -80,10 +93,13 @@ def train_all(work: Path, audio: Path, seeds: int, epochs: int) -> None:
                 epochs=epochs,
                 device="cpu",
                 convergence={"enabled": False},
-                **changes,
+                **RECIPES[recipe],
             )
-            summary = train_dcgan(config, progress=False)
+            trained = list[int]()
+            summary = train_dcgan(config, resources=lambda steps=trained: steps.append(1) or {}, progress=False)
             seconds = time.process_time() - begun
+            if not trained:  # it had been finished before
+                continue
             with open(work / "times.csv", "a") as file:
                 file.write(f"{recipe},{seed},{summary['iterations']},{seconds:.0f}\n")
 
@@ -130,14 +146,16 @@ def controls(dataset: SpectrogramDataset, n: int) -> dict[str, np.ndarray]:
     }
 
 
-def measure(work: Path, learn: Path, hold: Path, name: str, seeds: int, n: int = 64) -> pd.DataFrame:
-    "A row for each set of pictures."
+def measure(
+    work: Path, learn: Path, hold: Path, name: str, seeds: int, recipes: list[str], n: int = 64
+) -> pd.DataFrame:
+    "A row for each set of pictures; without the controls if not all recipes are asked for."
     dataset = SpectrogramDataset(work / "dataset")
     form = dataset.format
     training, held_out = (features(windows(folder, form), form) for folder in (learn, hold))
     rows = []
 
-    def add(what: str, seed: int | None, found: np.ndarray) -> None:
+    def add(what: str, seed: int | None, found: np.ndarray, minutes: float | None = None) -> None:
         copies = memorisation(found, training, held_out)
         near, far = kernel_distance(found, training), kernel_distance(found, held_out)
         row = {
@@ -149,20 +167,30 @@ def measure(work: Path, learn: Path, hold: Path, name: str, seeds: int, n: int =
             "kernel_held_out": far,
         }
         row |= {"diversity": diversity(found) / diversity(training), "copies": copies.share, "copies_p": copies.p_value}
+        row["cpu_minutes"] = minutes
         rows.append(row)
         print(pd.Series(row).to_frame().T.round(3).to_string(header=len(rows) == 1), flush=True)
 
-    add("held-out recordings", None, held_out)
-    for what, pictures in controls(dataset, n).items():
-        add(what, None, features(heard(pictures, form), form))
-    for recipe in RECIPES:
+    if len(recipes) == len(RECIPES):
+        add("held-out recordings", None, held_out)
+        for what, pictures in controls(dataset, n).items():
+            add(what, None, features(heard(pictures, form), form))
+    for recipe in recipes:
         for seed in range(seeds):
             for raw in (True, False):
                 run = run_folder(work, recipe, seed)
                 if (run / "checkpoints" / "final_model.tar").exists():
-                    sounds = heard(painted(run, raw, n), form)
-                    add(f"{recipe}, {'own' if raw else 'averaged'} weights", seed, features(sounds, form))
+                    made, what = heard(painted(run, raw, n), form), "own" if raw else "averaged"
+                    add(f"{recipe}, {what} weights", seed, features(made, form), cpu_minutes(work, recipe, seed))
     return pd.DataFrame(rows)
+
+
+def others(path: Path, data: str, recipe: str) -> pd.DataFrame | None:
+    "Rows of a table that stay: those of other data, and of other pictures if one recipe was asked for."
+    if not path.exists():
+        return None
+    table = pd.read_csv(path)
+    return table[(table["data"] != data) | ~table["pictures"].str.startswith(recipe)]
 
 
 @call_parse
@@ -170,25 +198,28 @@ def main(
     action: str,  # train, table, or trip: from recording to picture and back
     audio: str = "",  # Folder of recordings to learn from
     held_out: str = "",  # Folder of other recordings
-    name: str = "synthetic",  # Of the data, in the table
+    data: str = "synthetic",  # Name of the data, in the table
+    recipe: str = "",  # Only this one: "little data" or "documented"
     work: Path = Path("dcgan_quality"),  # Folder of datasets and runs
     seeds: int = 3,  # Runs of each recipe
     epochs: int = 120,  # Of each run
 ) -> None:
     torch.set_num_threads(1)
-    learn, hold = folders(work / name, audio, held_out)
+    learn, hold = folders(work / data, audio, held_out)
+    recipes = [name for name in RECIPES if recipe in ("", name)]
+    if not recipes:
+        raise DataError(f"No recipe {recipe!r}. There are {', '.join(RECIPES)}.")
     if action == "train":
-        train_all(work / name, learn, seeds, epochs)
-    path = RESULTS / "dcgan_round_trip.csv"
+        train_all(work / data, learn, seeds, epochs, recipes)
     if action == "trip":
-        others = pd.read_csv(path).query("data != @name") if path.exists() else None
-        row = pd.DataFrame([{"data": name, **round_trip(learn, SpectrogramFormat())}])
-        pd.concat([others, row]).to_csv(path, index=False, float_format="%.4g")
+        path = RESULTS / "dcgan_round_trip.csv"
+        before = pd.read_csv(path).query("data != @data") if path.exists() else None
+        row = pd.DataFrame([{"data": data, **round_trip(learn, SpectrogramFormat())}])
+        pd.concat([before, row]).to_csv(path, index=False, float_format="%.4g")
         print(row.round(2).to_string(index=False))
     if action == "table":
-        table = measure(work / name, learn, hold, name, seeds)
         path = RESULTS / "dcgan_quality.csv"
-        others = pd.read_csv(path).query("data != @name") if path.exists() else None
-        pd.concat([others, table]).to_csv(path, index=False, float_format="%.4g")
-        columns = ["kernel_training", "kernel_held_out", "diversity", "copies"]
+        table = measure(work / data, learn, hold, data, seeds, recipes)
+        pd.concat([others(path, data, recipe), table]).to_csv(path, index=False, float_format="%.4g")
+        columns = ["kernel_training", "kernel_held_out", "diversity", "copies", "cpu_minutes"]
         print(table.groupby("pictures")[columns].median().round(2).to_string())

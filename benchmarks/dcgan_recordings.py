@@ -2,8 +2,9 @@
 
     python benchmarks/dcgan_recordings.py PACKAGES [--out recordings]
 
-PACKAGES holds a folder for each package that `dcgan_recordings.csv` names, unpacked (`dpkg -x`). The first four seconds of
-each recording are written. Recordings of one engine stay together; in alphabetical order, every fourth engine is held out.
+PACKAGES holds a folder for each package that `dcgan_recordings.csv` names, unpacked (`dpkg -x`). The first four seconds
+of each recording are written. Recordings of one engine stay together; in alphabetical order, every fourth one is held
+out.
 """
 
 from pathlib import Path

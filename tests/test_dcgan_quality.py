@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from anomaly_nb.core import DataError
@@ -81,6 +82,29 @@ def test_inception_score_equals_its_formula():
     assert np.isfinite(inception_score(logits * 1e4)).all()
     with pytest.raises(DataError, match="sample per split"):
         inception_score(logits[:9])
+
+
+@pytest.mark.filterwarnings("ignore:Metric `InceptionScore`:UserWarning", "ignore:std:UserWarning")
+@pytest.mark.parametrize("splits", [1, 4, 10])
+def test_inception_score_equals_torchmetrics_and_torch_fidelity(monkeypatch, splits):
+    """torchmetrics divides the deviation by one less than the splits, torch-fidelity and this library by the splits.
+
+    Both shuffle first, which is left out here.
+    """
+    logits = np.random.default_rng(3).normal(size=(120, 9)) * 2
+    monkeypatch.setattr(torch, "randperm", torch.arange)
+    theirs = InceptionScore(torch.nn.Identity(), splits=splits).set_dtype(torch.float64)
+    theirs.update(torch.from_numpy(logits))
+    mean, deviation = (float(value) for value in theirs.compute())
+    found = inception_score(logits, splits)
+    assert found[0] == pytest.approx(mean, rel=1e-9)
+    if splits > 1:
+        assert found[1] * np.sqrt(splits / (splits - 1)) == pytest.approx(deviation, rel=1e-9)
+    chances, scores = torch.from_numpy(logits).softmax(1), []  # as torch-fidelity computes it
+    for i in range(splits):
+        part = chances[i * 120 // splits : (i + 1) * 120 // splits]
+        scores.append(float((part * (part.log() - part.mean(0, keepdim=True).log())).sum(1).mean().exp()))
+    assert found == pytest.approx((np.mean(scores), np.std(scores)), rel=1e-9, abs=1e-12)
 
 
 def test_inception_score_of_a_domain_classifier():

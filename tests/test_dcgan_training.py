@@ -65,6 +65,32 @@ def same(first, second):
     return all(torch.equal(first[part][name], second[part][name]) for part in parts for name in first[part])
 
 
+MACHINE = ["gpu_memory_used", "gpu_utilization", "cpu_usage", "ram_usage", "process_mb"]
+CLOCKED = ["timestamp", "epoch_duration_minutes", "iteration_time_seconds", *MACHINE]
+
+
+def outputs(folder):
+    "Every output of a run, but times, the machine, and what tells of the folder and the epochs asked for."
+    found = {}
+    for path in [path for path in folder.rglob("*.*") if path.is_file() and "resume" not in path.parts]:
+        if path.suffix == ".csv":
+            found[path.relative_to(folder)] = pd.read_csv(path).drop(columns=CLOCKED, errors="ignore").to_csv()
+        if path.suffix == ".npy":
+            found[path.relative_to(folder)] = np.load(path).tobytes()
+        if path.suffix == ".tar":
+            content = torch.load(path)
+            content["config"]["training"].pop("epochs"), content["config"].pop("output")
+            for part in ("generator", "generator_raw", "discriminator"):
+                content[part] = {name: value.numpy().tobytes() for name, value in content[part].items()}
+            found[path.relative_to(folder)] = content
+    return found
+
+
+def tiny_quality(pictures):
+    "A measure that takes no time."
+    return {"quality": np.float64(pictures.mean())}
+
+
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -72,23 +98,56 @@ def whole(data, tmp_path_factory):
     return folder
 
 
-def test_two_and_two_epochs_are_four(data, whole, tmp_path):
-    train_dcgan(settings(data, tmp_path, 2))
-    train_dcgan(settings(data, tmp_path, 4))
-    assert same(weights(whole), weights(tmp_path))
-    changing = ["timestamp", "epoch_duration_minutes"]
-    tables = [
-        pd.read_csv(f / "epochs_statistics/epoch_statistics.csv").drop(columns=changing) for f in (whole, tmp_path)
-    ]
-    pd.testing.assert_frame_equal(*tables)
-    assert np.array_equal(np.load(whole / "samples/epoch_004.npy"), np.load(tmp_path / "samples/epoch_004.npy"))
+def test_two_and_two_epochs_are_four_at_default_settings_with_metrics_on(data, tmp_path):
+    "Only names, the device and the number of epochs are chosen, as on a first evening with config_test."
+    common = {"base_path": str(data), "device": "cpu", "features_g": 4, "features_d": 4}
+    for name, parts in (("whole", [4]), ("parts", [2, 4, 4])):
+        for epochs in parts:
+            config = load_config("config_test", output_dir=str(tmp_path / name), epochs=epochs, **common)
+            summary = run_training(config, figures=False)
+            assert summary["epochs"] == epochs and summary["quality"] > 0
+    assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
 
 
-def test_killed_in_the_middle_of_an_epoch(data, whole, tmp_path):
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("keys", [{"fid_frequency": 3}, {"fid_frequency": 1}, {"fid_frequency": 100}])
+@pytest.mark.parametrize("parts", [[2, 4], [1, 3, 4], [4, 4]])
+def test_epochs_in_parts_are_the_same_as_at_once(data, tmp_path, sign, keys, parts):
+    "Whether the last epoch of a part would have been measured by a longer run or not, and whether it is better or not."
+    last = {"key_epochs_last": 2, "milestone_epoch_frequency": 1}
+    for name, epochs in (("whole", [4]), ("parts", parts)):
+        for number in epochs:
+            config = settings(data, tmp_path / name, number).with_values(advanced_metrics=keys)
+            quality = lambda pictures: {"quality": np.float64(sign * pictures.mean())}  # noqa: E731
+            summary = train_dcgan(config.with_values(metrics_and_checkpoints=last), quality=quality)
+            assert summary["quality"] is not None and (tmp_path / name / "checkpoints/best_model.tar").is_file()
+    outcome = outputs(tmp_path / "whole")
+    assert len(outcome) == 13 and outcome == outputs(tmp_path / "parts")
+    config = settings(data, tmp_path, 4).with_values(output_dir=str(tmp_path / "parts"))
+    assert (
+        json.loads((tmp_path / "parts/epochs_statistics/experiment_config.json").read_text())["training"]
+        == (config.to_dict()["training"])
+    )
+
+
+def test_a_model_that_was_best_only_at_the_end_of_a_shorter_run(data, tmp_path):
+    config = settings(data, tmp_path, 2).with_values(advanced_metrics={"fid_frequency": 3})
+    found = iter([1.0, 5.0, 4.0, 5.5])
+    for epochs, best in ((2, (2, 1.0)), (4, (4, 4.0))):
+        train_dcgan(config.with_values(epochs=epochs), quality=lambda pictures: {"quality": next(found)})
+        kept = torch.load(tmp_path / "checkpoints/best_model.tar")
+        assert (kept["epoch"], kept["quality"]) == best
+    train_dcgan(config.with_values(epochs=5), quality=lambda pictures: {"quality": next(found)})
+    kept = torch.load(tmp_path / "checkpoints/best_model.tar")
+    assert (kept["epoch"], kept["quality"]) == (3, 5.0)  # set aside for the fourth, it has come back
+    assert list(pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv")["epoch"]) == [3, 5]
+
+
+@pytest.mark.parametrize(("frequency", "rows"), [(1, 1), (80, 0)])
+def test_killed_in_the_middle_of_an_epoch(data, tmp_path, frequency, rows):
     script = tmp_path / "killed.py"
     script.write_text(f"""
 import torch
-from torch.utils.data import DataLoader
 torch.set_num_threads(1)
 from anomaly_nb.dcgan import load_config, train_dcgan
 from anomaly_nb.dcgan.training import AdversarialModule
@@ -99,15 +158,43 @@ def deadly(self, batch, index):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, index)
 AdversarialModule.training_step = deadly
-train_dcgan(load_config({str(tmp_path / "config.json")!r}))
+quality = lambda pictures: dict(quality=float(pictures.mean()))
+train_dcgan(load_config({str(tmp_path / "config.json")!r}), quality=quality)
 """)
-    config = settings(data, tmp_path / "run")
+    keys = {"emergency_checkpoint_frequency": frequency}
+    config = settings(data, tmp_path / "run").with_values(metrics_and_checkpoints=keys)
+    config = config.with_values(advanced_metrics={"fid_frequency": 1})
     config.save(tmp_path / "config.json")
     done = subprocess.run([sys.executable, script], env=os.environ | {"IN_TEST": "1"}, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert len(pd.read_csv(tmp_path / "run/epochs_statistics/epoch_statistics.csv")) == 2
+    state = torch.load(tmp_path / "run/resume/last.ckpt")  # after the second epoch, or an iteration later
+    assert (state["run"]["iteration"], len(state["run"]["rows"])) == (6 + rows, rows)
+    steps = []
+    summary = train_dcgan(config, quality=tiny_quality, resources=lambda: steps.append(1) or {})
+    assert len(steps) == 6 - rows and summary["iterations"] == 12
+    train_dcgan(config.with_values(output_dir=str(tmp_path / "whole")), quality=tiny_quality)
+    assert outputs(tmp_path / "run") == outputs(tmp_path / "whole")
+    histories = [pd.read_csv(tmp_path / name / "resume/metrics.csv").tail(2) for name in ("run", "whole")]
+    pd.testing.assert_frame_equal(*(history.reset_index(drop=True) for history in histories))
+
+
+def test_what_lost_epochs_left_is_cleared_away(data, tmp_path):
+    config = settings(data, tmp_path, 4).with_values(metrics_and_checkpoints={"milestone_epoch_frequency": 1})
+    train_dcgan(config.with_values(epochs=2))
+    for name in ("samples/epoch_005.npy", "checkpoints/checkpoint_epoch_9.tar"):
+        (tmp_path / name).write_bytes(b"of an epoch that a kill has lost")
+    (tmp_path / "single_epochs_statistics/epoch_9").mkdir()
+    (tmp_path / "samples/epoch_001_grid.png").write_bytes(b"a picture that someone has made")
     train_dcgan(config)
-    assert same(weights(whole), weights(tmp_path / "run"))
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {
+        "epoch_001.npy",
+        "epoch_004.npy",
+        "epoch_001_grid.png",
+    }
+    names = [path.name for path in (tmp_path / "checkpoints").glob("checkpoint_epoch_*")]
+    assert sorted(names) == ["checkpoint_epoch_3.tar", "checkpoint_epoch_4.tar"]
+    assert not (tmp_path / "single_epochs_statistics/epoch_9").exists()
 
 
 def test_documented_snippet(data, tmp_path, monkeypatch):
@@ -168,9 +255,12 @@ def test_best_model_follows_the_quality(data, tmp_path):
     ]
 
 
-def test_another_run_is_refused(data, whole):
-    with pytest.raises(DataError, match="training"):
-        train_dcgan(settings(data, whole, learning_rate=0.001))
+def test_another_run_is_refused_by_the_keys_that_differ_and_leaves_all_as_it_was(data, whole):
+    written = whole / "epochs_statistics/experiment_config.json"
+    before = written.read_bytes()
+    with pytest.raises(DataError, match=r"other settings \(recipe\.ema, training\.learning_rate\)"):
+        train_dcgan(settings(data, whole, learning_rate=0.001, ema=0.5, epochs=7))
+    assert written.read_bytes() == before
 
 
 def test_checkpoint_of_another_shape(whole, tmp_path):
@@ -182,6 +272,43 @@ def test_checkpoint_of_another_shape(whole, tmp_path):
     (tmp_path / "broken.tar").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"broken\.tar"):
         load_networks(tmp_path / "broken.tar")
+
+
+def test_the_discriminators_norm_is_of_its_own_loss_alone(data, tmp_path, monkeypatch):
+    "Not of what the generator's backward pass leaves in the discriminator afterwards."
+    own, noted = [], []
+    loss, note = AdversarialModule.discriminator_loss, AdversarialModule.note
+
+    def watched(self, real, fake):
+        found = loss(self, real, fake)
+        gradients = torch.autograd.grad(found[0], list(self.discriminator.parameters()), retain_graph=True)
+        own.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+        return found
+
+    monkeypatch.setattr(AdversarialModule, "discriminator_loss", watched)
+    monkeypatch.setattr(AdversarialModule, "note", lambda self, *a: (noted.append(a[3]), note(self, *a)))
+    train_dcgan(settings(data, tmp_path, 2))
+    assert noted == pytest.approx(own, rel=1e-5) and len(own) == 6
+    table = pd.read_csv(tmp_path / "epochs_statistics/epoch_statistics.csv")
+    assert table["avg_grad_norm_d"].to_numpy() == pytest.approx(np.reshape(own, (2, 3)).mean(axis=1), rel=1e-5)
+
+
+def test_accuracies_are_shares_of_right_answers(data, tmp_path, monkeypatch):
+    module = AdversarialModule(settings(data, tmp_path))
+    answers = iter([torch.tensor([[1.0], [-1.0], [2.0], [3.0]]), torch.tensor([[-1.0], [1.0], [2.0], [-3.0]])])
+    monkeypatch.setattr(module, "judged", lambda pictures: next(answers))
+    beliefs = module.discriminator_loss(torch.zeros(4, 1, 64, 64), torch.zeros(4, 1, 64, 64))[1]
+    assert (beliefs["d_real_accuracy"], beliefs["d_fake_accuracy"]) == (0.75, 0.5)
+    assert beliefs["wasserstein_distance_estimate"] == pytest.approx(1.5)
+
+
+def test_accuracies_and_iterations_of_a_run_are_in_its_table(data, tmp_path):
+    plain = {"ema": 0.0, "augmentation": False, "spectral_norm": False, "upsample": "transposed"}
+    train_dcgan(settings(data, tmp_path, 6, **plain, learning_rate=0.002))
+    table = pd.read_csv(tmp_path / "epochs_statistics/epoch_statistics.csv")
+    assert (table["total_iterations_in_epoch"] == 3).all()
+    for name in ("d_real_accuracy", "d_fake_accuracy"):
+        assert table[name].between(0, 1).all() and table[name].max() > 0.9 and table[name].nunique() > 1
 
 
 def test_features_are_honoured(data, tmp_path):
@@ -220,6 +347,38 @@ def test_a_nan_ends_the_run_within_the_iteration(data, tmp_path, monkeypatch):
     assert all(torch.isfinite(value).all() for part in ("generator", "discriminator") for value in kept[part].values())
     assert len(pd.read_csv(tmp_path / "single_epochs_statistics/epoch_2/epoch_2_iterations.csv")) == 1
     assert train_dcgan(config)["iterations"] == 4  # it has ended and stays so
+
+
+def test_a_nan_leaves_no_trace_in_running_statistics(data, tmp_path, monkeypatch):
+    "The documented recipe has batch normalisation in both networks, which a forward pass alone would spoil."
+    step = AdversarialModule.training_step
+    monkeypatch.setattr(
+        AdversarialModule,
+        "training_step",
+        lambda self, batch, index: step(self, batch * float("nan") if self.iteration == 3 else batch, index),
+    )
+    plain = {"ema": 0.0, "augmentation": False, "spectral_norm": False, "upsample": "transposed"}
+    summary = train_dcgan(settings(data, tmp_path, 5, **plain, discriminator_noise=0.0))
+    assert (summary["status"], summary["iterations"]) == ("diverged", 4)
+    kept = weights(tmp_path)
+    running = [name for name in kept["discriminator"] if "running" in name]
+    assert len(running) == 6
+    for part in ("generator", "generator_raw", "discriminator"):
+        assert all(torch.isfinite(value).all() for value in kept[part].values())
+
+
+def test_a_short_healthy_run_is_never_flagged(data, tmp_path, monkeypatch):
+    "An untrained generator paints nearly one picture; that is no collapse."
+    seen, note = [], AdversarialModule.note
+    monkeypatch.setattr(
+        AdversarialModule, "note", lambda self, *a: (note(self, *a), seen.append(self.detector.memory.status))
+    )
+    for epochs in (1, 10):
+        config = settings(data, tmp_path, epochs).with_values(convergence={"enabled": True})
+        plain = {"ema": 0.0, "augmentation": False, "spectral_norm": False, "upsample": "transposed"}
+        summary = train_dcgan(config.with_values(recipe=plain))
+        assert summary["status"] in ("training", "converged"), summary
+    assert len(seen) == 30 and set(seen) <= {"training", "converged"}
 
 
 def test_the_machine_is_noted_in_each_iteration(data, tmp_path):
@@ -288,7 +447,7 @@ def test_states_are_kept_as_often_as_the_key_says(data, tmp_path, monkeypatch):
     )
     keys = {"emergency_checkpoint_frequency": 7}
     train_dcgan(settings(data, tmp_path, 6).with_values(metrics_and_checkpoints=keys))
-    assert kept == [2, 4, 5]  # after steps 9 and 15, and at the end
+    assert kept == [0, 1, 2, 2, 3, 4, 4, 5]  # at each epoch's end, and after the steps 7 and 14
 
 
 def test_loading_keys_reach_the_loader(data, tmp_path, monkeypatch):
@@ -317,7 +476,7 @@ def test_the_table_of_checkpoints_names_its_embedding(data, tmp_path):
     run_training(config, figures=False)
     row = pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv").iloc[-1]
     assert row["embedding"] == "aisfx" and row["n_generated"] == row["n_real"] == 8 and row["fid_score"] > 0
-    assert -1 <= row["ssim_of_pairs"] <= 1 and row["lpips_of_pairs"] > 0
+    assert -1 <= row["ssim_of_pairs"] <= 1 and row["lpips_aisfx_of_pairs"] > 0
     assert np.load(tmp_path / row["image_sample_paths"]).shape[1:] == (1, 64, 64)
     assert row[["stoi_score", "pesq_score", "mcd_score", "image_quality_score"]].isna().all()
 

@@ -25,7 +25,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core import DataError, atomic_path, html_card, reading
-from .samples import picture_grid, to_levels
+from .samples import by_number, picture_grid, to_levels
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #a7e8cb43
 class Reading(NamedTuple):
@@ -89,6 +89,7 @@ class ResourceMonitor:
             raise DataError(f"interval {interval} and history {history}: both must be positive.")
         self.interval, self.folder = interval, str(folder)
         self.readings: deque[Reading] = deque(maxlen=history)
+        self.rows = 0  # iterations that asked for the machine
         self._process, self._began, self._said = psutil.Process(), time.monotonic(), set[tuple[str, str]]()
         self._lock, self._end, self._thread = threading.Lock(), threading.Event(), threading.Thread()
         psutil.cpu_percent()  # the first call has nothing to compare with
@@ -119,7 +120,7 @@ class ResourceMonitor:
 
     def row(self) -> dict[str, float | None]:
         "The machine now, as columns of a training's tables."
-        reading = self.read()
+        reading, self.rows = self.read(), self.rows + 1
         names = ("gpu_memory_used", "gpu_utilization", "cpu_usage", "ram_usage", "process_mb")
         return {name: getattr(reading, name) for name in names}
 
@@ -185,8 +186,8 @@ def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
 
 def read_run(
     folder: Path | str,  # output_dcgan
-    metrics_dir: str = "epochs_statistics",
-    samples_dir: str = "samples",
+    metrics_dir: str = "epochs_statistics",  # folder of the tables inside
+    samples_dir: str = "samples",  # folder of the samples inside
 ) -> RunTables:
     "Tables of a run. Raises `DataError` for a folder without an epoch table, or with a broken one."
     folder = Path(folder)
@@ -197,7 +198,7 @@ def read_run(
     iterations = pd.concat(parts).sort_values("iteration", ignore_index=True) if parts else pd.DataFrame()
     checkpoints = folder / metrics_dir / "checkpoint_metrics.csv"
     quality = _read_csv(checkpoints) if checkpoints.is_file() else pd.DataFrame()
-    return RunTables(epochs, iterations, quality, sorted((folder / samples_dir).glob("epoch_*.npy")))
+    return RunTables(epochs, iterations, quality, by_number((folder / samples_dir).glob("epoch_*.npy")))
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #9e798069
 Panels = Mapping[str, tuple[str, ...]]  # label of the axis: columns
@@ -279,9 +280,11 @@ def plot_samples(
 def write_plots(
     folder: Path | str,  # output_dcgan
     dpi: int = 300,  # dots per inch
+    metrics_dir: str = "epochs_statistics",  # folder of the tables inside
+    samples_dir: str = "samples",  # folder of the samples inside
 ) -> list[Path]:  # the files written
     "Draw what a training wrote into the folder `plots`."
-    run, place = read_run(folder), Path(folder) / "plots"
+    run, place = read_run(folder, metrics_dir, samples_dir), Path(folder) / "plots"
     spread = (
         [run.samples[i] for i in sorted({*np.linspace(0, len(run.samples) - 1, 6).astype(int)})] if run.samples else []
     )
@@ -357,9 +360,11 @@ def summarise_run(
 
 def write_summary(
     folder: Path | str,  # output_dcgan
+    metrics_dir: str = "epochs_statistics",  # folder of the tables inside
+    samples_dir: str = "samples",  # folder of the samples inside
 ) -> Path:  # training_summary.json in it
     "Write the summary of a run. Raises `DataError` where a loss is not a number."
-    path, summary = Path(folder) / "training_summary.json", summarise_run(read_run(folder))
+    path, summary = Path(folder) / "training_summary.json", summarise_run(read_run(folder, metrics_dir, samples_dir))
     try:
         text = json.dumps(summary, indent=2, allow_nan=False)
     except ValueError as error:

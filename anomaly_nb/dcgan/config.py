@@ -66,7 +66,7 @@ class CheckpointConfig:
     detailed_logging_frequency: int = _key(100, 1, 1_000_000)  # iterations between log lines
     emergency_checkpoint_frequency: int = _key(
         80, 1, 10_000_000
-    )  # iterations between states to go on from, written at ends of epochs
+    )  # iterations between states to go on from inside an epoch; the end of each epoch writes one in any case
     milestone_checkpoint_frequency: int = _key(
         150, 1, 10_000_000
     )  # iterations between measures of quality, at ends of epochs

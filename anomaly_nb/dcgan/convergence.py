@@ -78,6 +78,7 @@ class Memory:
     status: Status = "training"
     reason: str = ""  # of the status, as a sentence
     history: list[list[float]] = field(default_factory=list)  # g_loss, d_loss, g_grad_norm, d_grad_norm
+    iteration: int = 0  # the last one
     last_check: int = 0  # iteration of the last judgement
     last_good: int = 0  # last iteration with something to learn from
     best_loss: float | None = None  # of the generator, while the discriminator is perfect
@@ -93,7 +94,7 @@ class Memory:
 
     def note(self, iteration: int, values: list[float], min_improvement: float) -> None:
         "Take in the four numbers of an iteration."
-        self.history = [*self.history[1 - HISTORY :], values]
+        self.iteration, self.history = iteration, [*self.history[1 - HISTORY :], values]
         g_loss, d_loss = map(float, self.means()[:2])
         perfect = d_loss < WON and len(self.history) >= WINDOW
         better = perfect and (self.best_loss is None or g_loss < self.best_loss * (1 - min_improvement))
@@ -194,6 +195,8 @@ class ConvergenceDetector:
         if self.memory.status == "diverged" or not np.isfinite(np.asarray(samples)).all():
             return self._become("diverged", self.memory.reason or "the samples are not finite")
         self.memory.collapsed = is_collapsed(samples, real)
+        if self.memory.iteration < self.min_iterations:
+            return self.memory.status  # an untrained generator paints nearly one picture: only remember it
         if self.memory.collapsed:
             return self._become("mode_collapse", "the samples are too much alike")
         return self._become("training", "") if self.memory.status == "mode_collapse" else self.memory.status

@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from scipy.signal import resample
 
-from ..audio import Audio, read_audio
+from ..audio import Audio
 from ..core import DataError, Detector, FloatArray, generator, reading
 from .embedding import embed_sounds
 from .engines import band_matched
 from .networks import DCGANDiscriminator
-from .spectrograms import SpectrogramFormat, audio_to_spectrograms
+from .spectrograms import SpectrogramFormat, audio_to_spectrograms, checked_sound, read_recording
 from ..training import fit_weights, read_weights
 
 # %% ../../nbs/dcgan/08_detector.ipynb #d79cb7c5
@@ -109,9 +109,11 @@ class EngineModel(Detector):
         return float(np.mean(nearest))
 
     def _sound(self, x: Path | str | Audio, rate: int) -> Audio:
-        sound = read_audio(x, rate) if isinstance(x, str | Path) else np.asarray(x, np.float32)
-        if len(sound) < rate // 50 or not np.abs(sound).max() >= 1e-5:
-            raise DataError(f"{x if isinstance(x, str | Path) else 'The sound'}: silent, or shorter than 20 ms.")
+        try:
+            sound = checked_sound(read_recording(x, rate) if isinstance(x, str | Path) else x, rate)
+        except DataError as error:
+            named = not isinstance(x, str | Path) or str(x) in str(error)
+            raise DataError(str(error) if named else f"{x}: {error}") from error
         return band_matched(sound, self.cutoff, rate) if self.cutoff else sound
 
     def _open(self) -> None:

@@ -62,7 +62,7 @@ def kernel_distance(
 def inception_score(
     logits: npt.ArrayLike,  # (n, classes) before the softmax
     splits: int = 10,  # parts over which mean and deviation are taken, in the order given
-) -> tuple[float, float]:  # mean in [1, classes], deviation
+) -> tuple[float, float]:  # mean in [1, classes], deviation over the splits (divided by their number, not by one less)
     "Inception score of a classifier's answers. Raises `DataError` for fewer samples than splits."
     values = check_values(logits, "logits", ndim=2)
     if splits < 1 or len(values) < splits or values.shape[1] < 2:

@@ -4,13 +4,17 @@
 
 # %% auto #0
 __all__ = ['logger', 'Numbers', 'Row', 'RESOURCES', 'BELIEFS', 'Quality', 'SCORES', 'ITERATION_COLUMNS', 'build_networks',
-           'fixed_noise', 'gradient_norm', 'Adversaries', 'WatchedAdversaries', 'AdversarialModule', 'write_checkpoint',
-           'load_networks', 'epoch_row', 'RunFolder', 'RunRecorder', 'load_dataset', 'train_dcgan']
+           'fixed_noise', 'gradient_norm', 'Adversaries', 'WatchedAdversaries', 'put_back_unless_finite',
+           'AdversarialModule', 'write_checkpoint', 'load_networks', 'epoch_row', 'RunFolder', 'JudgedFolder',
+           'RunRecorder', 'load_dataset', 'train_dcgan']
 
 # %% ../../nbs/dcgan/11_training.ipynb #ffc024be
 import io
 import json
 import logging
+import os
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +94,8 @@ class Adversaries(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.config, self.iteration, self.rows = config, 0, list[Row]()
+        self.config, self.iteration, self.rows = config, 0, list[Row]()  # rows of this epoch
+        self.passed, self.loops = 0, Row()  # batches of this epoch done before a resume; Lightning's place at its start
         self.resources: Callable[[], Row] = dict  # columns about the machine
         self.generator, self.discriminator = build_networks(config)
         self.average = AveragedGenerator(self.generator, config.recipe.ema) if config.recipe.ema else None
@@ -127,19 +132,24 @@ class WatchedAdversaries(Adversaries):
         losses = {"generator_loss": g_loss, "discriminator_loss": d_loss}
         norms = {"generator_grad_norm": g_norm, "discriminator_grad_norm": d_norm}
         row = {"iteration": self.iteration, **losses, **norms, **numbers, "timestamp": time.time()}
+        row["learning_rate"] = self.detector.learning_rates()[0] * self.config.training.learning_rate
         self.rows.append(row | dict.fromkeys(RESOURCES) | self.resources())
         every = self.config.metrics_and_checkpoints.detailed_logging_frequency
         if self.iteration % every == 0:
             logger.info("iteration %d: generator %.3f, discriminator %.3f, %s", self.iteration, g_loss, d_loss, status)
         for optimizer, share in zip(cast(list[Any], self.optimizers()), self.detector.learning_rates(), strict=True):
             optimizer.param_groups[0]["lr"] = share * self.config.training.learning_rate
-        rate = self.detector.learning_rates()[0] * self.config.training.learning_rate
-        self.log("loss", g_loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
-        self.log("discriminator_loss", d_loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
-        self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=1)
+        self.show(self.rows[-1])
         if self.detector.stop:
             logger.warning("Stopped in iteration %d: %s, %s.", self.iteration, status, self.detector.memory.reason)
             self.trainer.should_stop = True
+
+    def show(self, row: Row) -> None:
+        "Hand an iteration's numbers to the trainer's history and progress bar."
+        names = {"loss": "generator_loss", "discriminator_loss": "discriminator_loss", "learning_rate": "learning_rate"}
+        for name, column in names.items():
+            shown = name != "learning_rate"
+            self.log(name, row[column], on_step=False, on_epoch=True, prog_bar=shown, batch_size=1)
 
     def paint(self, noise: Tensor) -> Audio:
         "Pictures `(n, channels, size, size)` in [0, 1] of noise, one at a time so that no picture depends on others."
@@ -150,14 +160,38 @@ class WatchedAdversaries(Adversaries):
         self.painter.train(was)
         return np.asarray((pictures.numpy() + 1) / 2, np.float32)
 
+    def on_train_start(self) -> None:
+        self.loops = self.loops or {"fit_loop": self.trainer.fit_loop.state_dict()}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = {"iteration": self.iteration, "detector": detector_state(self.detector)}
+        run = {"iteration": self.iteration, "detector": detector_state(self.detector), "rows": self.rows}
+        checkpoint["run"], steps = run, "epoch_loop.manual_optimization.optim_step_progress"
+        if self.rows:  # in the middle of an epoch: its batches come again, and those that are done are passed over
+            place = self.loops["fit_loop"] | {steps: checkpoint["loops"]["fit_loop"][steps]}
+            checkpoint["loops"] = checkpoint["loops"] | {"fit_loop": place}
+        else:
+            self.loops = checkpoint["loops"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.iteration = checkpoint["run"]["iteration"]
-        restore_detector(self.detector, checkpoint["run"]["detector"])
+        run, self.loops = checkpoint["run"], checkpoint["loops"]
+        self.iteration, self.rows, self.passed = run["iteration"], run["rows"], len(run["rows"])
+        restore_detector(self.detector, run["detector"])
 
 # %% ../../nbs/dcgan/11_training.ipynb #43b84ef1
+@contextmanager
+def put_back_unless_finite(
+    *networks: nn.Module,  # whose buffers a forward pass changes
+) -> Iterator[list[float]]:  # to be filled with losses and norms
+    "Buffers become what they were if any of the numbers is not finite at the end."
+    numbers, buffers = list[float](), [buffer for network in networks for buffer in network.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    yield numbers
+    if not np.isfinite(numbers).all():
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+# %% ../../nbs/dcgan/11_training.ipynb #4447a19c
 class AdversarialModule(WatchedAdversaries):
     "Both networks, trained in turns."
 
@@ -185,25 +219,24 @@ class AdversarialModule(WatchedAdversaries):
         return loss + penalty, dict(zip(BELIEFS, believed.tolist(), strict=True))
 
     def training_step(self, batch: Tensor, index: int) -> None:
+        if index < self.passed:
+            return self.show(self.rows[index])
         begun, (g_optimizer, d_optimizer) = time.perf_counter(), cast(list[Any], self.optimizers())
-        noise = torch.randn(len(batch), self.config.model.latent_dim, 1, 1).to(batch)
-        fake = self.generator(noise)
-        d_loss, numbers = self.discriminator_loss(batch, fake)
-        d_norm = self._step(d_optimizer, d_loss, self.discriminator)
-        self.discriminator.requires_grad_(False)  # its weights need no gradient while the generator learns
-        judged = self.judged(fake)
-        g_loss = binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
-        g_norm = self._step(g_optimizer, g_loss, self.generator)
-        self.discriminator.requires_grad_(True)
+        with put_back_unless_finite(self.generator, self.discriminator) as numbers:
+            noise = torch.randn(len(batch), self.config.model.latent_dim, 1, 1).to(batch)
+            fake = self.generator(noise)
+            d_loss, beliefs = self.discriminator_loss(batch, fake)
+            d_norm = self._step(d_optimizer, d_loss, self.discriminator)
+            self.discriminator.requires_grad_(False)  # its weights need no gradient while the generator learns
+            judged = self.judged(fake)
+            g_loss = binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+            g_norm = self._step(g_optimizer, g_loss, self.generator)
+            self.discriminator.requires_grad_(True)
+            numbers += [float(g_loss), float(d_loss), g_norm, d_norm]
         if self.average is not None:
             self.average.update_parameters(self.generator)
-        self.note(
-            float(g_loss),
-            float(d_loss),
-            g_norm,
-            d_norm,
-            numbers | {"iteration_time_seconds": time.perf_counter() - begun},
-        )
+        beliefs["iteration_time_seconds"] = time.perf_counter() - begun
+        self.note(float(g_loss), float(d_loss), g_norm, d_norm, beliefs)
 
     def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> float:
         "Backward pass and step of one network; the norm of its gradient. What is not finite changes no weight."
@@ -296,14 +329,38 @@ class RunFolder(Callback):
     ) -> None:
         self.config, self.dataset = config, dataset
         self.rows, self.quality_rows = list[Row](), list[Row]()
-        self.models = config.output_folder / config.output.models_dir
-        self.statistics = config.output_folder / config.output.metrics_dir
+        self.last_row = list[Row]()  # quality after the last epoch, if a longer run would not have measured it
+        folder, names = config.output_folder, config.output
+        self.models, self.statistics = folder / names.models_dir, folder / names.metrics_dir
+        self.pictures, self.iterations = folder / names.samples_dir, folder / "single_epochs_statistics"
+        self.best, self.best_before = self.models / "best_model.tar", folder / "resume" / "best_model.tar"
 
     def state_dict(self) -> Row:
-        return {"rows": self.rows, "quality_rows": self.quality_rows}
+        return {"rows": self.rows, "quality_rows": self.quality_rows, "last_row": self.last_row}
 
     def load_state_dict(self, state_dict: Row) -> None:
         self.rows, self.quality_rows = state_dict["rows"], state_dict["quality_rows"]
+        self.last_row = state_dict["last_row"]
+
+    def keeps(self, epoch: int, epochs: int) -> bool:
+        "Whether a run of so many epochs keeps the samples of this one, be it the last or not."
+        keys = self.config.metrics_and_checkpoints
+        return epoch <= keys.key_epochs_first or epoch > epochs - keys.key_epochs_last or epoch % 5 == 0
+
+    def go_on(self, done: int, epochs: int) -> None:
+        "Take back what the end of a shorter run has left, or epochs after the last `done` one."
+        self.last_row = []
+        patterns = {self.pictures: "epoch_*.npy", self.models: "checkpoint_epoch_*.tar", self.iterations: "epoch_*"}
+        for folder, pattern in patterns.items():
+            for path in folder.glob(pattern):
+                number = re.fullmatch(r"\D*(\d+)", path.stem)
+                epoch = int(number[1]) if number else 0
+                if epoch > done or (folder == self.pictures and epoch and not self.keeps(epoch, epochs)):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for row in self.quality_rows:
+            row["image_sample_paths"] = row["image_sample_paths"] if self.keeps(row["epoch"], epochs) else None
+        if self.best_before.is_file() and any(row["checkpoint_type"] == "best" for row in self.quality_rows):
+            os.replace(self.best_before, self.best)
 
     def tables(self, epoch: int, module: AdversarialModule, rates: list[float]) -> None:
         "Rows of the epoch and of its iterations."
@@ -312,8 +369,8 @@ class RunFolder(Callback):
         _write_table(self.rows, self.statistics / "epoch_statistics.csv")
         every = self.config.metrics_and_checkpoints.csv_write_frequency
         kept = iterations[(iterations["iteration"] % every == 0) | (iterations.index == len(iterations) - 1)]
-        place = self.config.output_folder / "single_epochs_statistics" / f"epoch_{epoch}"
-        _write_table(kept[list(ITERATION_COLUMNS)], place / f"epoch_{epoch}_iterations.csv")
+        _write_table(kept[list(ITERATION_COLUMNS)], self.iterations / f"epoch_{epoch}/epoch_{epoch}_iterations.csv")
+        module.passed = 0
 
     def samples(self, epoch: int, module: AdversarialModule, keep: bool) -> None:
         "Pictures of the fixed noise: a look for collapse, and a file."
@@ -323,8 +380,7 @@ class RunFolder(Callback):
         if number > 1 and self.config.convergence.enabled:
             module.detector.check_samples(pictures, real if len(real) > 1 else None)
         if keep:
-            place = self.config.output_folder / self.config.output.samples_dir
-            with atomic_path(place / f"epoch_{epoch:03d}.npy") as path:
+            with atomic_path(self.pictures / f"epoch_{epoch:03d}.npy") as path:
                 np.save(path, pictures)
 
     def rolling(self, epoch: int, module: AdversarialModule) -> None:
@@ -351,50 +407,31 @@ ITERATION_COLUMNS = (
 )
 
 # %% ../../nbs/dcgan/11_training.ipynb #c9b8fc2f
-class RunRecorder(RunFolder):
-    "Decides at the end of each epoch what is written, and which model is the best."
+class JudgedFolder(RunFolder):
+    "An output folder with the measured quality and the model that is best by it."
 
     quality: Quality | None = None  # judges generated pictures; without it the last model counts as the best
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, AdversarialModule)
-        trainer.should_stop = module.detector.stop  # a run that has ended stays so
+    @property
+    def known(self) -> list[float]:
+        "Qualities measured so far."
+        return [row["quality"] for row in [*self.quality_rows, *self.last_row] if row["quality"] is not None]
 
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, AdversarialModule)
-        epoch, keys, epochs = trainer.current_epoch + 1, self.config.metrics_and_checkpoints, trainer.max_epochs or 0
-        last = epoch == epochs or trainer.should_stop
-        self.tables(epoch, module, [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
-        key_epoch = epoch <= keys.key_epochs_first or epoch > epochs - keys.key_epochs_last
-        self.samples(epoch, module, keep=last or key_epoch or epoch % 5 == 0)
-        if last or self.due(epoch, int(trainer.num_training_batches)):
-            self.judge(epoch, module)
-        if epoch % keys.milestone_epoch_frequency == 0:
-            self.rolling(epoch, module)
-        if last:
-            write_checkpoint(module, self.models / "final_model.tar", self.dataset.format, epoch=epoch)
-
-    def due(self, epoch: int, batches: int) -> bool:
-        "Whether the quality is measured after this epoch."
-        metrics, every = (
-            self.config.advanced_metrics,
-            self.config.metrics_and_checkpoints.milestone_checkpoint_frequency,
-        )
-        by_score = metrics.calculate_is and epoch % metrics.is_frequency == 0
-        by_iterations = epoch * batches // every > (epoch - 1) * batches // every
-        return by_score or by_iterations or epoch % metrics.fid_frequency == 0
-
-    def judge(self, epoch: int, module: AdversarialModule) -> None:
-        "Measure the quality. A model that is better than all before is kept."
-        known = [row["quality"] for row in self.quality_rows if row["quality"] is not None]
-        numbers = dict[str, Any]()
+    def measured(self, epoch: int, module: AdversarialModule) -> Row:
+        "Numbers of generated pictures; none where they cannot be judged."
         noise = fixed_noise(self.config, self.config.advanced_metrics.num_samples_for_metrics)
         try:
             numbers = {} if self.quality is None else self.quality(module.paint(noise))
         except DataError as error:  # what was painted cannot be judged, for example because it is silent
             logger.warning("epoch %d has no quality and cannot be the best: %s", epoch, error)
+            return {}
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
+
+    def judge(self, epoch: int, module: AdversarialModule, due: bool) -> None:
+        "Measure the quality. A model that is better than all before is kept. What is not due leaves no memory."
+        numbers, known = self.measured(epoch, module), self.known
         now = numbers.get("quality")
-        if now is not None:
+        if now is not None and due:
             module.detector.check_quality(module.iteration, now)
         margin = self.config.metrics_and_checkpoints.best_model_improvement_threshold
         better = now is not None and (not known or now < min(known) - margin * abs(min(known)))
@@ -403,23 +440,76 @@ class RunRecorder(RunFolder):
         row["timestamp"] = datetime.now().isoformat(timespec="seconds")
         for name in ("generator", "discriminator"):
             row[f"{name}_params_count"] = sum(p.numel() for p in getattr(module, name).parameters())
-        samples = f"{self.config.output.samples_dir}/epoch_{epoch:03d}.npy"
-        there = (self.config.output_folder / samples).is_file()
-        row |= dict.fromkeys(SCORES) | {"image_sample_paths": samples if there else None}
-        row["checkpoint_file_path"] = f"{self.config.output.models_dir}/best_model.tar" if best else None
-        self.quality_rows.append(row | {"model_performance_score": None, "quality": None} | numbers)
-        _write_table(self.quality_rows, self.statistics / "checkpoint_metrics.csv")
+        samples, output = self.pictures / f"epoch_{epoch:03d}.npy", self.config.output
+        row |= dict.fromkeys(SCORES)
+        row["image_sample_paths"] = f"{output.samples_dir}/{samples.name}" if samples.is_file() else None
+        row["checkpoint_file_path"] = f"{output.models_dir}/{self.best.name}" if best else None
+        (self.quality_rows if due else self.last_row).append(
+            row | {"model_performance_score": None, "quality": None} | numbers
+        )
+        _write_table([*self.quality_rows, *self.last_row], self.statistics / "checkpoint_metrics.csv")
         if best:
-            write_checkpoint(module, self.models / "best_model.tar", self.dataset.format, epoch=epoch, quality=now)
+            self.keep_best(module, epoch, now, due)
+
+    def keep_best(self, module: AdversarialModule, epoch: int, quality: float | None, due: bool) -> None:
+        "Write the best model. The one before is set aside if a run that goes on will want it back."
+        if not due and any(row["checkpoint_type"] == "best" for row in self.quality_rows):
+            with atomic_path(self.best_before) as path:
+                shutil.copyfile(self.best, path)
+        write_checkpoint(module, self.best, self.dataset.format, epoch=epoch, quality=quality)
 
 # %% ../../nbs/dcgan/11_training.ipynb #515ff832
+class RunRecorder(JudgedFolder):
+    "Decides after each iteration and each epoch what is written."
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, AdversarialModule)
+        trainer.should_stop = module.detector.stop  # a run that has ended stays so
+        if not module.detector.stop:
+            self.go_on(trainer.current_epoch, trainer.max_epochs or 0)
+        self.config.save(self.statistics / "experiment_config.json")
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, AdversarialModule)
+        done, batches = len(module.rows), int(trainer.num_training_batches)
+        every = self.config.metrics_and_checkpoints.emergency_checkpoint_frequency
+        if module.passed < done < batches and module.iteration % every == 0 and not trainer.should_stop:
+            with atomic_path(self.config.output_folder / "resume" / "last.ckpt") as path:
+                trainer.save_checkpoint(path)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, AdversarialModule)
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+        last, due = epoch == epochs or trainer.should_stop, self.due(epoch, int(trainer.num_training_batches))
+        self.tables(epoch, module, [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+        self.samples(epoch, module, keep=last or self.keeps(epoch, epochs))
+        if last or due:
+            self.judge(epoch, module, due)
+        if epoch % self.config.metrics_and_checkpoints.milestone_epoch_frequency == 0:
+            self.rolling(epoch, module)
+        if last:
+            write_checkpoint(module, self.models / "final_model.tar", self.dataset.format, epoch=epoch)
+            if not any(row["checkpoint_type"] == "best" for row in [*self.quality_rows, *self.last_row]):
+                self.best.unlink(missing_ok=True)  # of a shorter run
+
+    def due(self, epoch: int, batches: int) -> bool:
+        "Whether the quality is measured after this epoch, be it the last or not."
+        metrics, keys = self.config.advanced_metrics, self.config.metrics_and_checkpoints
+        every = keys.milestone_checkpoint_frequency
+        by_score = metrics.calculate_is and epoch % metrics.is_frequency == 0
+        by_iterations = epoch * batches // every > (epoch - 1) * batches // every
+        return by_score or by_iterations or epoch % metrics.fid_frequency == 0
+
+# %% ../../nbs/dcgan/11_training.ipynb #1d7503f0
 def _settings(config: DCGANConfig, dataset: SpectrogramDataset) -> Row:
-    "What makes a run what it is: all that changes its numbers."
-    sections = config.to_dict()
-    kept = {name: sections[name] for name in ("model", "recipe", "convergence", "advanced_metrics")}
-    training = {name: value for name, value in sections["training"].items() if name != "epochs"}
-    quality = sections["metrics_and_checkpoints"]["milestone_checkpoint_frequency"]
-    return {**kept, "training": training, "quality": quality, "pictures": sha256(dataset.bytes.tobytes()).hexdigest()}
+    "What makes a run what it is, by key: all that changes its numbers."
+    sections, names = config.to_dict(), ("model", "recipe", "convergence", "advanced_metrics", "training")
+    kept = {f"{name}.{key}": value for name in names for key, value in sections[name].items()}
+    elsewhere = {"training.epochs", "training.seed", "training.batch_size"}  # free, or told by the shared trainer
+    frequency = "milestone_checkpoint_frequency"
+    kept[f"metrics_and_checkpoints.{frequency}"] = sections["metrics_and_checkpoints"][frequency]
+    kept["pictures"] = sha256(dataset.bytes.tobytes()).hexdigest()
+    return {name: value for name, value in kept.items() if name not in elsewhere}
 
 
 def _trainer_options(config: DCGANConfig) -> Row:
@@ -441,16 +531,16 @@ def load_dataset(
     data = config.dataset
     files = (data.base_path, config.model.image_size, data.spectrograms_path, data.spectrograms_metadata)
     dataset = SpectrogramDataset(*files, limit=data.max_files_limit)
-    if dataset.format is not None and dataset.format.kind != config.recipe.representation:
-        wanted = config.recipe.representation
-        raise DataError(
-            f"recipe.representation is {wanted!r}, the pictures in {data.base_path} are {dataset.format.kind!r}."
-        )
+    wanted, table = config.recipe.representation, dataset.table
+    kinds = [] if table is None or "kind" not in table else [kind for kind in table["kind"] if kind != wanted]
+    if kinds:
+        what = f"recipe.representation is {wanted!r}, the pictures in {data.base_path} are {kinds[0]!r}"
+        raise DataError(f"{what}. Change the key, or prepare them again with --representation {wanted}.")
     if config.model.channels != 1:
         raise DataError(f"model.channels is {config.model.channels}; spectrograms are grey, which is 1.")
     return dataset
 
-# %% ../../nbs/dcgan/11_training.ipynb #1d7503f0
+# %% ../../nbs/dcgan/11_training.ipynb #82c99a72
 def train_dcgan(
     config: DCGANConfig,  # all settings
     *,
@@ -463,7 +553,6 @@ def train_dcgan(
     recorder, module = RunRecorder(config, dataset), AdversarialModule(config)
     recorder.quality, module.resources = quality, resources
     folder = config.output_folder
-    config.save(recorder.statistics / "experiment_config.json")
     train_module(
         module,
         dataset,
@@ -472,12 +561,14 @@ def train_dcgan(
         folder=folder / "resume",
         run=_settings(config, dataset),
         seed=keys.seed,
-        save_steps=config.metrics_and_checkpoints.emergency_checkpoint_frequency,
         callbacks=[recorder],
         progress=progress,
         **options,
     )
     memory = module.detector.memory
-    known = [row["quality"] for row in recorder.quality_rows if row["quality"] is not None]
     summary: Row = {"status": memory.status, "reason": memory.reason, "epochs": len(recorder.rows)}
-    return summary | {"iterations": module.iteration, "quality": min(known, default=None), "folder": str(folder)}
+    return summary | {
+        "iterations": module.iteration,
+        "quality": min(recorder.known, default=None),
+        "folder": str(folder),
+    }
