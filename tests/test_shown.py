@@ -7,16 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from anomaly_nb.core import Detector
 from anomaly_nb.dcase import DCASEFolder, SoundDetector, SpectrogramStudy, synthesize_machines
 from anomaly_nb.dcase.data import DCASE2020Task2LogMelDataset, DCASE2020Task2TestDataset
+from anomaly_nb.dcase.vqvae import Pieces
 from anomaly_nb.dcgan import SpectrogramDetector, audio_to_spectrograms, load_config
 from anomaly_nb.fmnist import ImageDetector, load_subset, make_protocol
 from anomaly_nb.scale import ArrayFile
 from anomaly_nb.spectra import SpectrumDetector, SpectrumPCA, simulate_spectra
+from anomaly_nb.spectra.network import HiddenSpans
 from anomaly_nb.spectra.preparation import to_rest_frame
 from anomaly_nb.srcnn import SRCNN, Curve, SpectralResidual, load_kpi
+from anomaly_nb.srcnn.windows import gen_set
 
 DETECTORS: list[Detector] = [
     SpectralResidual(),
@@ -64,13 +68,22 @@ def test_detectors_are_shown(detector: Detector) -> None:
     assert "threshold 0.25" in detector._repr_html_()
 
 
+def test_training_sets_are_shown() -> None:
+    windows = gen_set(4, [([1.0, 2.0, 1.0, 9.0], [0, 0, 0, 1])] * 3)
+    spans, pieces = HiddenSpans(to_rest_frame(simulate_spectra(12, 0)), seed=1), Pieces(torch.zeros(2, 1, 8, 130))
+    for thing in (windows, spans, pieces):
+        check(type(thing).__name__, thing)
+    assert "windows=3" in repr(windows) and "spectra=12" in repr(spans) and "pieces=4" in repr(pieces)
+
+
 def test_machine_sounds_are_shown(tmp_path: Path) -> None:
     synthesize_machines(tmp_path / "<b>machines", ["fan"], machines=1, train=4, normal=2, anomaly=2, seconds=2)
     folder = DCASEFolder(tmp_path / "<b>machines")
     report = SpectrogramStudy(folder.root).run()
     learned = DCASE2020Task2LogMelDataset(folder.root, "fan")
     judged = DCASE2020Task2TestDataset(folder.root, "fan", learned.mean, learned.std, learned.target_T)
-    for thing in (folder, report, report.machines[0], learned, judged):
+    study = SpectrogramStudy(folder.root)
+    for thing in (folder, study, report, report.machines[0], report.machines[0].found, learned, judged):
         check(type(thing).__name__, thing)
         assert "<b>machines" not in thing._repr_html_() and len(repr(thing)) < 250
     assert "&lt;b&gt;machines" in folder._repr_html_() and "clips=8" in repr(folder) and "anomalies=2" in repr(judged)

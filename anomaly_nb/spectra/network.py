@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..core import FloatArray, generator
+from ..core import Described, FloatArray, generator
 from .data import Float32Array
 from .preparation import REST_PIXELS, RestSpectra
 from ..training import train
@@ -68,7 +68,7 @@ class MaskedSpanAutoencoder(nn.Module):
         return reconstruction
 
 # %% ../../nbs/spectra/07_network.ipynb #5bf796b3
-class HiddenSpans(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class HiddenSpans(Described, Dataset[tuple[Tensor, Tensor, Tensor]]):
     "Spectra with spans of 40 to 220 pixels to be hidden, new ones in each epoch."
 
     def __init__(
@@ -82,6 +82,9 @@ class HiddenSpans(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.flux) * self.repeats
+
+    def _facts(self) -> dict[str, object]:
+        return {"spectra": len(self.flux), "pixels": self.flux.shape[1], "repeats": self.repeats, "seed": self.seed}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         row = index % len(self.flux)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..core import BoolArray, DataError, FloatArray, generator
+from ..core import BoolArray, DataError, Described, FloatArray, generator
 from .model import ENERGY_CAP, ENERGY_FLOOR, SeriesModel, moving_mean, surprise
 from .season import repeat_season
 from .whitening import filter_pieces
@@ -132,7 +132,7 @@ def inject(
     return changed, labels
 
 # %% ../../nbs/srcnn/11_ranking.ipynb #e0f61f5c
-class Injections(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class Injections(Described, Dataset[tuple[Tensor, Tensor, Tensor]]):
     "Stretches with fresh anomalies: features `(7, length)`, labels `(length,)`, and which points count `(length,)`."
 
     def __init__(
@@ -152,6 +152,9 @@ class Injections(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return self.items
+
+    def _facts(self) -> dict[str, object]:
+        return {"curves": len(self.models), "stretches": self.items, "points": self.length, "seed": self.seed}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         random = generator(self.seed, 2, index)

@@ -17,7 +17,7 @@ from scipy import fft
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import BoolArray, DataError, FloatArray, check_values, generator
+from ..core import BoolArray, DataError, Described, FloatArray, check_values, generator
 
 # %% ../../nbs/srcnn/09_windows.ipynb #c6d90d8f
 TAIL = 5  # estimated points behind the newest one (the paper's kappa)
@@ -103,7 +103,7 @@ def training_windows(
     return windows, labels
 
 # %% ../../nbs/srcnn/09_windows.ipynb #2e23c69e
-class gen_set(Dataset[tuple[Tensor, Tensor]]):
+class gen_set(Described, Dataset[tuple[Tensor, Tensor]]):
     "Saliency (times 100) and labels of training windows, float32 `(width,)` each."
 
     def __init__(
@@ -125,6 +125,10 @@ class gen_set(Dataset[tuple[Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def _facts(self) -> dict[str, object]:
+        shown = round(float(self.labels.mean()), 4)
+        return {"windows": len(self), "width": self.inputs.shape[1], "share of anomalies": shown}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.inputs[index], self.labels[index]
