@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['logger', 'Loss', 'place_of_process', 'EpochSampler', 'SeedEachStep', 'History', 'EveryEpochs', 'LastCheckpoint',
-           'read_weights', 'NetworkModule', 'train_module', 'train', 'device_options', 'write_weights', 'fit_weights']
+           'read_weights', 'NetworkModule', 'SharedBatchNorm', 'SharedStatistics', 'train_module', 'train',
+           'device_options', 'write_weights', 'fit_weights']
 
 # %% ../nbs/03_training.ipynb #e52eb0a3
 import io
@@ -24,6 +25,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -56,13 +58,14 @@ class EpochSampler(Sampler[int]):
         order = generator(self.seed, self.epoch).permutation(self.length).tolist()
         for start in range(0, self.length, self.batch_size):
             batch = order[start : start + self.batch_size]
-            batch += batch[: -len(batch) % world]  # a rest that does not divide: some items twice
+            batch += (world * batch)[: max(world - len(batch), 0)]  # each needs an item, so that none waits for ever
             yield from batch[rank::world]
 
     def __len__(self) -> int:
-        world = place_of_process()[1]
+        rank, world = place_of_process()
         whole, rest = divmod(self.length, self.batch_size)
-        return whole * -(-self.batch_size // world) + -(-rest // world)
+        shares = [len(range(rank, max(size, world), world)) for size in (self.batch_size, rest) if size]
+        return whole * shares[0] + sum(shares[1:])
 
 
 class SeedEachStep(Callback):
@@ -170,12 +173,13 @@ class NetworkModule(L.LightningModule):
         loss: Loss,  # loss(network, batch) -> scalar
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],  # e.g. partial(torch.optim.Adam, lr=1e-3)
         schedule: Callable[[float], float] | None = None,  # factor on the learning rate at a (fractional) epoch
+        summed: bool = False,  # the loss is a sum over the batch, not a mean
     ) -> None:
         super().__init__()
-        self.network, self.loss, self.optimizer, self.schedule = network, loss, optimizer, schedule
+        self.network, self.loss, self.optimizer, self.schedule, self.summed = network, loss, optimizer, schedule, summed
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        value = self.loss(self.network, batch)
+        value = self.loss(self.network, batch) * (self.trainer.world_size if self.summed else 1)
         size = len(batch[0] if isinstance(batch, list | tuple) else batch)
         rate, several = self.trainer.optimizers[0].param_groups[0]["lr"], self.trainer.world_size > 1
         self.log("loss", value, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=several)
@@ -195,6 +199,66 @@ class NetworkModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 # %% ../nbs/03_training.ipynb #45a51e28
+class _Total(torch.autograd.Function):
+    "The sum over all processes, and of gradients on the way back."
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total: Tensor = _Total.apply(gradient)  # type: ignore[no-untyped-call]
+        return total
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    "Batch normalisation by mean and variance of the batch of all processes."
+
+    def _check_input_dim(self, input: Tensor) -> None: ...
+
+    def forward(self, input: Tensor) -> Tensor:
+        world = place_of_process()[1]
+        if not self.training or world == 1:
+            return super().forward(input)
+        axes, shape = [0, *range(2, input.dim())], [1, -1] + [1] * (input.dim() - 2)
+        values = input.float()
+        size = values.new_tensor([values.numel() / values.shape[1]])  # that of a rest may differ between processes
+        total: Tensor = _Total.apply(torch.cat([values.sum(axes), size]))  # type: ignore[no-untyped-call]
+        mean, count = total[:-1] / total[-1].detach(), float(total[-1])
+        centred = values - mean.view(shape)
+        variance: Tensor = _Total.apply(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
+            self.running_mean.lerp_(mean, rate)  # type: ignore[union-attr]
+            self.running_var.lerp_(variance * count / (count - 1), rate)  # type: ignore[union-attr]
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+class SharedStatistics(LayerSync):
+    "Lightning's door for it: layers of batch normalisation share their statistics while several processes train."
+
+    def __init__(self) -> None:
+        self.layers = list[tuple[nn.Module, type[nn.Module]]]()
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        for layer in model.modules():
+            if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) and layer.affine:
+                self.layers.append((layer, type(layer)))
+                layer.__class__ = SharedBatchNorm
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        for layer, kind in self.layers:
+            layer.__class__ = kind
+        self.layers.clear()
+        return model
+
+# %% ../nbs/03_training.ipynb #cbe1aba4
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Lightning advertises and warns at each start; the history says what matters."
@@ -211,7 +275,7 @@ def _quiet() -> Iterator[None]:
             each.setLevel(level)
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+def _claim(folder: Path, settings: Mapping[str, Any], epochs: int) -> Path | None:
     "Write `run.json` or compare with the one that is there; the checkpoint to go on from, if any."
     known, last = folder / "run.json", folder / "last.ckpt"
     if known.exists():
@@ -221,7 +285,12 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> Path | None:
             what = f"holds a run with other settings ({changed})"
             raise DataError(f"{folder}: {what}. Choose another folder or delete it.")
     if last.exists():
-        read_weights(last)
+        state = read_weights(last)
+        with reading(last, "Delete the folder and train again."):
+            done = len(state["callbacks"]["History"]["rows"])
+        if done > epochs:
+            what = f"{done} epochs are done already, {epochs} were asked for"
+            raise DataError(f"{folder}: {what}. Ask for {done} or more, or choose another folder.")
     with atomic_path(known) as path:
         path.write_text(json.dumps(settings, indent=1))
     return last if last.exists() else None
@@ -248,10 +317,11 @@ def _fit(
         )
         epochs = kept[0].epochs if kept else trainer.current_epoch
         stop = KeyboardInterrupt()
-        stop.add_note(f"What the {epochs} finished epochs gave {place}.")
+        none = "No epoch was finished. Run the same command again."
+        stop.add_note(f"What the {epochs} finished epochs gave {place}." if epochs else none)
         raise stop from None
 
-# %% ../nbs/03_training.ipynb #cbe1aba4
+# %% ../nbs/03_training.ipynb #b92b71e4
 def train_module(
     module: L.LightningModule,  # logs `loss` and `learning_rate`; its networks are trained in place
     dataset: Dataset[Any],  # training items; its order is shuffled by seed and epoch
@@ -278,7 +348,7 @@ def train_module(
     if folder is not None:
         shapes = {name.removeprefix("network."): list(value.shape) for name, value in module.state_dict().items()}
         settings = {"seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes, **(run or {})}
-        resume = _claim(Path(folder), settings)
+        resume = _claim(Path(folder), settings, epochs)
         hooks.append(LastCheckpoint(Path(folder) / "last.ckpt", save_steps))
         outputs = {"logger": [CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "")]}
     show = "IN_TEST" not in os.environ if progress is None else progress
@@ -293,6 +363,7 @@ def train_module(
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,
             use_distributed_sampler=False,
+            plugins=[SharedStatistics()],
             **(outputs | trainer_options),
         )
         share, rest = divmod(batch_size, trainer.world_size)
@@ -316,10 +387,11 @@ def train(
     *,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],  # e.g. partial(torch.optim.Adam, lr=1e-3)
     schedule: Callable[[float], float] | None = None,  # factor on the learning rate at a (fractional) epoch
+    summed: bool = False,  # the loss is a sum over the batch, not a mean: see above
     **options: Any,  # `epochs`, `batch_size` and what else `train_module` takes
 ) -> pd.DataFrame:  # a row per epoch: epoch, loss, val_loss, learning_rate
     "Train a network and return its history. Raises `DataError` for an empty dataset or a folder with another run."
-    return train_module(NetworkModule(network, loss, optimizer, schedule), dataset, **options)
+    return train_module(NetworkModule(network, loss, optimizer, schedule, summed), dataset, **options)
 
 # %% ../nbs/03_training.ipynb #cc78c9d1
 def device_options(

@@ -1,12 +1,15 @@
 """What `map_chunks` costs, how it scales from one worker to two, its memory over 100 GB, and what an item costs."""
 
+import inspect
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +43,10 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
     return rows.sum(axis=1)
 
 
-def overhead(chunk_size: int, items: int = 200, rounds: int = 5) -> float:
+DEFAULT = int(inspect.signature(map_chunks).parameters["chunk_size"].default)
+
+
+def overhead(chunk_size: int, items: int = 200, rounds: int = 9) -> float:
     "Processor time of `map_chunks` over that of a plain loop over the same chunks, median of paired runs."
     ratios = []
     for _ in range(rounds):
@@ -189,15 +195,57 @@ def sound_work(folder: Path) -> Work:
     }
 
 
+def command_work(folder: Path) -> Work:
+    "Whole commands on a folder of files: reading, scoring and writing."
+    from anomaly_nb.datasets import sample_path
+    from anomaly_nb.spectra import SpectrumDetector, simulate_spectra, write_table
+    from anomaly_nb.spectra.commands import spectra_detect
+    from anomaly_nb.srcnn.commands import srcnn_detect
+
+    minutes = pd.Series(np.sin(np.arange(1440) / 230), pd.date_range("2026", periods=1440, freq="min"), name="value")
+    for number in range(100):
+        noise = np.random.default_rng(number).normal(size=1440) / 5
+        target = folder / f"curves/{number:03d}.csv"
+        target.parent.mkdir(exist_ok=True)
+        (minutes + noise).round(4).rename_axis("timestamp").to_csv(target)
+    for number in range(8):
+        write_table(simulate_spectra(300, number), folder / f"tables/{number}.npz")
+    with zipfile.ZipFile(sample_path("spectra/sdss_objects.zip")) as archive:
+        (folder / "objects").mkdir()
+        names = archive.namelist()
+        for number in range(200):
+            (folder / f"objects/{number:03d}.fits").write_bytes(archive.read(names[number % len(names)]))
+    SpectrumDetector(epochs=1).fit(simulate_spectra(300, 0), progress=False).save(folder / "model")
+
+    def judge(place: str) -> Callable[[], object]:
+        def call() -> None:
+            shutil.rmtree(folder / "found", ignore_errors=True)
+            if place == "curves":
+                srcnn_detect(str(folder / place), str(folder / "found"))
+            else:
+                spectra_detect(folder / place, model=folder / "model", out=folder / "found", figures=0)
+
+        return call
+
+    def size(place: str) -> int:
+        return sum(path.stat().st_size for path in (folder / place).iterdir())
+
+    return {
+        ("a CSV file of 1,440 points", "srcnn_detect"): (judge("curves"), 100, size("curves") // 100),
+        ("a spectrum in a table of 300", "spectra_detect"): (judge("tables"), 2400, size("tables") // 2400),
+        ("a FITS file of one spectrum", "spectra_detect"): (judge("objects"), 200, size("objects") // 200),
+    }
+
+
 def costs() -> pd.DataFrame:
-    "Processor time, memory and bytes of one item of each system, on one core, in batches as the commands use them."
+    "Processor time, memory and bytes of one item of each system on one core: in memory, from files, by whole commands."
     import torch
 
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for (item, what), (function, count, size) in (
-            curve_work() | spectrum_work() | image_work() | sound_work(Path(folder))
+            curve_work() | spectrum_work() | image_work() | sound_work(Path(folder)) | command_work(Path(folder))
         ).items():
             function()
             before = fresh_peak()
@@ -220,8 +268,9 @@ def main() -> None:
         print(table.round(3).to_string(index=False))
         table.to_csv(RESULTS / "scale_costs.csv", index=False, float_format="%.4g")
     if "overhead" in parts:
-        for size in (1, 20):
-            figures[f"map_chunks over a plain loop, 10 ms items, chunks of {size}"] = overhead(size)
+        for size in (1, DEFAULT):
+            note = ", the default" if size == DEFAULT else ""
+            figures[f"map_chunks over a plain loop, 10 ms items, chunks of {size}{note}"] = overhead(size)
     if "scaling" in parts:
         figures |= scaling()
     if "memory" in parts:

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from joblib.externals.loky import reusable_executor
 
 
-def run(folder: str, name: str, arguments: list[str]) -> None:
+def run(folder: str, label: str, arguments: list[str]) -> None:
     "A command as its console script runs it, with its output in a file."
+    name = label.partition(" ")[0]
     os.chdir(folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -23,7 +25,11 @@ def run(folder: str, name: str, arguments: list[str]) -> None:
     place = "tour" if name == "anomaly_nb_tour" else f"{name.partition('_')[0]}.commands"
     script = Path(f".{name}.py")
     script.write_text(f"from anomaly_nb.{place} import {name}\n\n{name}()\n")
-    run_path(str(script), run_name="__main__")
+    try:
+        run_path(str(script), run_name="__main__")
+    finally:
+        if (pool := reusable_executor._executor) is not None:  # of joblib, which ends it when an interpreter ends
+            pool.shutdown(wait=True)
 
 
 def nothing(folder: Path) -> None:
@@ -64,6 +70,14 @@ def pictures(folder: Path) -> None:
     run(str(folder), "dcgan_prepare", ["recordings", "--out", "dataset", "--image-size", "64"])
 
 
+def samples(folder: Path) -> None:
+    np.save(folder / "samples.npy", np.random.default_rng(0).random((60, 1, 64, 64)))
+
+
+def image_detector(folder: Path) -> None:
+    run(str(folder), "fmnist_train", "--subset --epochs 1 --batch_size 32 --score pixel --save model".split())
+
+
 def checkpoint(folder: Path) -> None:
     from anomaly_nb.dcgan import SpectrogramFormat, load_config
     from anomaly_nb.dcgan.training import AdversarialModule, write_checkpoint
@@ -93,11 +107,11 @@ class Long(NamedTuple):
 
 TINY_GAN = "--config config_test --epochs 3 --batch-size 8 --image-size 64 --features-g 4 --features-d 4 --device cpu"
 COMMANDS = {
-    "srcnn_generate_data": Long(curves, "--dataset mine --step 4", "", ("datasets/mine/train.json",)),
+    "srcnn_generate_data": Long(curves, "--dataset mine --step 4", "datasets/mine", ("datasets/mine/train.json",)),
     "srcnn_train": Long(
         curve_windows,
         "--dataset mine --epoch 10 --num_workers 0 --device cpu --batch_size 16",
-        "snapshot/log_mine_32_documented",
+        "snapshot",
         ("snapshot/*.bin",),
     ),
     "srcnn_detect": Long(
@@ -124,9 +138,12 @@ COMMANDS = {
         "model",
         ("model/*.json", "model/*.safe*"),
     ),
+    "fmnist_evaluate": Long(image_detector, "model --subset", "", ("model/evaluation.csv",)),
     "fmnist_grid": Long(
         grid, "--grid grid.toml --folder cells --subset", "cells", ("cells/*.csv", "cells/*/*.safetensors")
     ),
+    "dcgan_npy_to_images": Long(samples, "samples.npy --output images --overwrite", "", ("images/**/*.*",)),
+    "dcase_check": Long(machines, "data --out problems.csv", "", ("problems.csv",)),
     "dcase_synthesize": Long(
         nothing, "data --machines 1 --train 3 --normal 1 --anomaly 1 --seconds 2.05", "data", ("data/**/*.*",)
     ),
@@ -138,6 +155,21 @@ COMMANDS = {
     ),
     "dcase_study": Long(machines, "data --out study", "study", ("study/**/*.*",)),
     "anomaly_nb_tour": Long(nothing, "--quick --out tour", "tour", ("tour/index.html", "tour/chapters/*")),
+}
+WIDE = {  # the same results from several processes, and from a cluster
+    "srcnn_detect on two cores": COMMANDS["srcnn_detect"]._replace(
+        arguments="datasets/mine/test --out found --chunk_size 1 --workers 2"
+    ),
+    "srcnn_detect on a cluster": COMMANDS["srcnn_detect"]._replace(
+        arguments="datasets/mine/test --out found --chunk_size 1 --scheduler ADDRESS"
+    ),
+    "spectra_detect on two cores": COMMANDS["spectra_detect"]._replace(
+        arguments="night --model model --out found --figures 2 --workers 2"
+    ),
+    "fmnist_grid on two cores": COMMANDS["fmnist_grid"]._replace(
+        arguments="--grid grid.toml --folder cells --subset --workers 2"
+    ),
+    "dcase_study on two cores": COMMANDS["dcase_study"]._replace(arguments="data --out study --workers 2"),
 }
 CLOCKED = ("time", "seconds", "memory", "gpu", "cpu_usage", "ram_usage", "duration")  # columns that no two runs share
 

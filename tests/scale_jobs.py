@@ -46,5 +46,5 @@ def big(numbers: list[int]) -> np.ndarray:
     return np.repeat(np.asarray(numbers, dtype=np.float64)[:, None], 2_500_000, axis=1)
 
 
-def main(out: str, workers: str, scheduler: str | None = None) -> None:
-    map_chunks(steady, range(60), Path(out), chunk_size=3, workers=int(workers), scheduler=scheduler)
+def main(out: str, workers: str, scheduler: str | None = None, items: str = "60") -> None:
+    map_chunks(steady, range(int(items)), Path(out), chunk_size=3, workers=int(workers), scheduler=scheduler)

@@ -8,7 +8,16 @@ import textwrap
 import numpy as np
 import pytest
 
-from anomaly_nb.core import DataError, atomic_path, check_values, generator, load_state, save_state
+from anomaly_nb.core import (
+    DataError,
+    atomic_path,
+    check_values,
+    command_line,
+    generator,
+    load_state,
+    save_state,
+    when_interrupted,
+)
 from anomaly_nb.srcnn import SpectralResidual
 
 
@@ -103,3 +112,23 @@ def test_detectors_speak_scikit_learn():
     copy = clone(detector)
     assert copy is not detector and copy.get_params() == detector.get_params()
     assert "SpectralResidual" in detector._repr_html_() and "side='upper'" in repr(detector)
+
+
+def test_an_interrupt_promises_only_what_was_kept(caplog):
+    for note in ("", "Three of five files are in out; the same command goes on from there."):
+        with pytest.raises(SystemExit) as end, command_line():
+            if note:
+                with when_interrupted(note):
+                    raise KeyboardInterrupt
+            raise KeyboardInterrupt
+        assert end.value.code == 130
+        assert caplog.messages[-1] == f"Interrupted. {note or 'Run the same command again.'}"
+
+
+def test_a_state_without_its_digest_is_refused(tmp_path):
+    save_state(tmp_path, {"weights": np.arange(3.0)})
+    content = json.loads((tmp_path / "detector.json").read_text())
+    del content["sha256"]
+    (tmp_path / "detector.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="'sha256' is missing"):
+        load_state(tmp_path)

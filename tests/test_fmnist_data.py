@@ -2,12 +2,16 @@
 
 import gzip
 import shutil
+import threading
+from functools import partial
+from hashlib import md5
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from anomaly_nb.core import DataError
-from anomaly_nb.fmnist import augment, evaluate, load_fashion_mnist, load_subset, make_protocol
+from anomaly_nb.fmnist import augment, data, evaluate, load_fashion_mnist, load_subset, make_protocol
 from anomaly_nb.fmnist.baselines import BASELINES, baseline_scores
 from anomaly_nb.fmnist.data import DEBIAN, MD5, read_idx
 from anomaly_nb.metrics import roc_auc
@@ -26,6 +30,23 @@ def test_a_folder_of_the_user(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     with pytest.raises(DataError, match="the MD5 of its unpacked content"):
         load_fashion_mnist("test", tmp_path)
+
+
+def test_a_download_that_is_not_what_was_published(tmp_path, monkeypatch, caplog):
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"other labels", mtime=0))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(data, "ADDRESS", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(data, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("FASHION_MNIST", raising=False)
+    with caplog.at_level("INFO"), pytest.raises(DataError, match="not downloaded"):
+        data.find_file("t10k-labels-idx1-ubyte")
+    assert "downloading http://127.0.0.1" in caplog.text
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    monkeypatch.setitem(data.PACKED, "t10k-labels-idx1-ubyte", md5(gzip.compress(b"other labels", mtime=0)).hexdigest())
+    assert data.find_file("t10k-labels-idx1-ubyte").is_file()
+    server.shutdown()
 
 
 @published

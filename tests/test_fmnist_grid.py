@@ -133,11 +133,18 @@ def test_train_evaluate(tmp_path):
 
 
 def test_two_processes_make_one_detector(tmp_path):
-    arguments = ["--model", "Autoencoder", "--epochs", 2, "--devices", 2, "--strategy", "ddp", "--save", "both"]
-    trained = command(tmp_path, "fmnist_train", *arguments, "--subset")
-    assert trained.returncode == 0, trained.stderr
-    assert trained.stderr.count("the detector is in both") == 1
-    assert ImageDetector.load(tmp_path / "both").threshold_ > 0
+    words = ["--model", "CAE", "--epochs", 1, "--batch_size", 32, "--lr", 1e-4, "--score", "pixel", "--subset"]
+    for name, more in (("one", []), ("both", ["--devices", 2, "--strategy", "ddp"])):
+        trained = command(tmp_path, "fmnist_train", *words, *more, "--save", name)
+        assert trained.returncode == 0, trained.stderr
+        assert trained.stderr.count(f"the detector is in {name}") == 1
+    one, both = (load_state(tmp_path / name) for name in ("one", "both"))
+    means = [name for name in one if name.endswith("running_mean")]  # of batch norms, which see the whole batch
+    assert len(means) == 3
+    for name in means:
+        assert np.abs(both[name] - one[name]).max() < 0.005 * np.abs(one[name]).max(), name
+    assert np.allclose(both["decision_scores_"], one["decision_scores_"], atol=1e-3)
+    assert both["threshold_"] == pytest.approx(one["threshold_"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,25 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import scale_jobs as jobs
 from conftest import ENVIRONMENT, Cluster
 
+from anomaly_nb import scale
 from anomaly_nb.core import DataError, folder_lock
-from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, outcomes, run_on_cores
+from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, outcomes, run_on_cores, run_packed
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -94,6 +99,21 @@ def test_cluster_without_workers_is_waited_for_and_said(tmp_path: Path, cluster:
     assert contents(tmp_path / "late") == contents(tmp_path / "undisturbed")
 
 
+def failing(count: int) -> Iterator[int]:
+    "A source whose next file is not there."
+    yield from range(count)
+    raise FileNotFoundError("part-6.csv")
+
+
+@pytest.mark.parametrize("where", ["here", "cores", "cluster"])
+def test_error_of_the_source_is_raised_everywhere(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
+    engine: dict[str, object] = {"workers": 2} if where == "cores" else {}
+    if where == "cluster":
+        engine = {"scheduler": request.getfixturevalue("cluster").address}
+    with pytest.raises(FileNotFoundError, match=r"part-6\.csv"):
+        map_chunks(jobs.squares, failing(6), tmp_path, chunk_size=2, **engine)
+
+
 # --- what dies on the way
 
 
@@ -121,6 +141,56 @@ def test_worker_and_scheduler_may_be_killed(tmp_path: Path, cluster: Cluster) ->
     output, _ = job.communicate(timeout=120)
     assert job.returncode == 0, output
     assert "is gone; waiting" in output
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+class LostOnce:
+    "A client of a scheduler that is lost just when the third result is fetched."
+
+    lost = False
+
+    def __init__(self, *_: object) -> None: ...
+
+    def submit(self, function: object, packed: bytes, pure: bool) -> "LostOnce":
+        future = LostOnce()
+        future.packed = packed
+        return future
+
+    def result(self) -> object:
+        outcome = run_packed(self.packed)
+        if not LostOnce.lost and outcome.data == attempt(jobs.squares, Chunk(2, 2, [2])).data:
+            LostOnce.lost = True
+            raise OSError("connection closed")
+        return outcome
+
+    def nthreads(self) -> dict[str, int]:
+        return {"worker": 4}
+
+    def close(self, timeout: float) -> None: ...
+
+
+def test_result_that_is_lost_on_its_way_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(scale, "connect", LostOnce)
+    monkeypatch.setattr(scale, "_first_finished", lambda client, flying: flying)
+    found = [chunk.number for chunk, _ in outcomes(jobs.squares, range(12), scheduler="tcp://10.0.0.1:8786")]
+    assert LostOnce.lost and sorted(found) == list(range(12))
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_workers_killed_one_after_another(tmp_path: Path, cluster: Cluster, kills: int) -> None:
+    items = 60 if kills < 3 else 1200
+    map_chunks(jobs.steady, range(items), tmp_path / "undisturbed", chunk_size=3)
+    job = start_job(tmp_path / "killed", "1", cluster.address, str(items))
+    for kill in range(kills):
+        wait_for_chunks(tmp_path / "killed", 3 + kill * (items // 3 - 6) // kills)
+        assert job.poll() is None, "the job ended before the kill"
+        victim = cluster.processes.pop(1)
+        os.killpg(victim.pid, signal.SIGKILL)
+        victim.wait()
+        cluster.add_worker()
+    output, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, output
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
@@ -177,6 +247,39 @@ def test_another_job_in_the_folder(tmp_path: Path) -> None:
             map_chunks(jobs.squares, [1, 2, 3], tmp_path, **changed)
     with pytest.raises(DataError, match="holds another job"):
         map_chunks(jobs.squares, [1, 2, 4], tmp_path, run={"model": "a"})
+
+
+@pytest.mark.parametrize("kind", ["range", "file", "mapped", "part of a file", "zarr", "frame", "series", "large"])
+def test_other_data_of_the_same_shape_are_another_job(tmp_path: Path, kind: str) -> None:
+    def source(number: int) -> object:
+        values = np.full((6, 2), float(number))
+        if kind == "range":
+            return range(10 * number, 10 * number + 10)
+        if kind in ("file", "mapped"):
+            np.save(tmp_path / "values.npy", values)
+            os.utime(tmp_path / "values.npy", ns=(number, number))
+            path = tmp_path / "values.npy"
+            return ArrayFile(path) if kind == "file" else np.load(path, mmap_mode="r")
+        if kind == "part of a file":
+            np.save(tmp_path / "values.npy", np.arange(12.0).reshape(12, 1))
+            os.utime(tmp_path / "values.npy", ns=(0, 0))
+            return np.load(tmp_path / "values.npy", mmap_mode="r")[6 * number : 6 * number + 6]
+        if kind == "zarr":
+            zarr = pytest.importorskip("zarr")
+            return zarr.create_array(str(tmp_path / f"{number}.zarr"), data=np.zeros((6, 2)), overwrite=True)
+        if kind == "large":  # beyond what is looked at as a whole
+            return np.full((3_000_000, 3), float(number))
+        frame = pd.DataFrame(values, columns=["a", "b"])
+        return frame if kind == "frame" else frame["a"]
+
+    for _ in range(2):  # the same data are the same job
+        map_chunks(count, source(0), tmp_path / "out", chunk_size=1_000_000)
+    with pytest.raises(DataError, match="holds another job"):
+        map_chunks(count, source(1), tmp_path / "out", chunk_size=1_000_000)
+
+
+def count(items: object) -> np.ndarray:
+    return np.array([len(items)])  # type: ignore[arg-type]
 
 
 def test_vanished_and_edited_inputs_are_noticed(tmp_path: Path) -> None:
@@ -236,7 +339,7 @@ def test_full_disk(tmp_path: Path) -> None:
         pytest.skip("mounting a small file system is not allowed here")
     try:
         with pytest.raises(DataError, match="No space left"):
-            map_chunks(jobs.big, range(10), small / "out")
+            map_chunks(jobs.big, range(10), small / "out", chunk_size=1)
         assert len(Shards(small / "out").records) == 3
         assert not list((small / "out").glob(".0*"))
     finally:
@@ -256,13 +359,59 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    from functools import partial
-
-    from anomaly_nb import scale
-
     monkeypatch.setattr(scale, "run_on_cluster", partial(scale.run_on_cluster, patience=1.0))
     with pytest.raises(DataError, match="No Dask scheduler answers"):
         map_chunks(jobs.squares, range(3), tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("address", ["bogus", "foo://x", "tcp://10.0.0.1", "tcp://:8786", "http://10.0.0.1:8787"])
+def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
+    with pytest.raises(DataError, match="expected an address"):
+        map_chunks(jobs.squares, range(3), tmp_path / "out", scheduler=address)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_answers_is_no_scheduler() -> None:
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DataError, match="port of the dashboard"):
+        scale.connect(f"tcp://127.0.0.1:{silent.getsockname()[1]}", 0.5)
+    with pytest.raises(DataError, match=r"answers at tcp://127\.0\.0\.1:99999"):
+        scale.connect("tcp://127.0.0.1:99999", 0.5)
+
+
+def test_connection_that_fails_leaves_nothing_behind() -> None:
+    pytest.importorskip("distributed")
+    code = "from anomaly_nb.scale import connect\nconnect('tls://127.0.0.1:9', 0.5)"  # there are no certificates
+    begun = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert "DataError: No Dask scheduler answers" in run.stderr and "Client.__del__" not in run.stderr
+    assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize("where", ["cores", "cluster"])
+def test_work_that_cannot_be_sent(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
+    engine: dict[str, object] = {"workers": 2}
+    if where == "cluster":
+        engine = {"scheduler": request.getfixturevalue("cluster").address}
+    with pytest.raises(DataError, match="cannot be sent to another process"):
+        map_chunks(partial(only_where, threading.Lock()), range(3), tmp_path / "function", **engine)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"Item 0: .* cannot be sent to another process"):
+        map_chunks(jobs.squares, [threading.Lock()], tmp_path / "item", **engine)
+
+
+def test_function_that_workers_cannot_import(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("def work(items):\n    return items\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from only_here import work
+
+    with pytest.raises(DataError, match=r"A worker cannot load the function .*only_here"):
+        map_chunks(work, range(3), tmp_path / "out", scheduler=cluster.address)
+
+
+def test_chunks_of_nothing_leave_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="chunk_size is 0"):
+        map_chunks(jobs.squares, range(3), tmp_path / "out", chunk_size=0)
+    assert len(map_chunks(jobs.squares, range(3), tmp_path / "out")) == 3
 
 
 @pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}"])
@@ -273,18 +422,34 @@ def test_files_that_are_no_arrays(tmp_path: Path, data: bytes) -> None:
             ArrayFile(tmp_path / name)
 
 
+def peaks_below(pid: int) -> dict[int, int]:
+    "Most memory that each process below another one has had so far, in kilobytes, by number."
+    children = [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    texts = {child: Path(f"/proc/{child}/status").read_text() for child in children}
+    return {child: int(text.partition("VmHWM:")[2].split()[0]) for child, text in texts.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["here", "cluster"])
 def test_results_bigger_than_the_memory_in_use(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
-    address = request.getfixturevalue("cluster").address if where == "cluster" else None
+    address = None
+    if where == "cluster":
+        cluster = request.getfixturevalue("cluster")
+        cluster.stop()
+        cluster.start(0)
+        limit = ["--memory-limit", "500MB"]  # a quarter of the results
+        cluster._run("worker", cluster.address, "--nthreads", "1", "--no-dashboard", *limit)
+        address, nanny = cluster.address, cluster.processes[1].pid
     code = (
         "import resource, scale_jobs as jobs\nfrom anomaly_nb.scale import map_chunks\n"
-        f"out, engine = {str(tmp_path)!r}, {{'scheduler': {address!r}}}\n"
+        f"out, engine = {str(tmp_path)!r}, {{'scheduler': {address!r}, 'chunk_size': 1}}\n"
         "map_chunks(jobs.big, range(10), out + '/few', **engine)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "map_chunks(jobs.big, range(100), out + '/many', **engine)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert len(Shards(tmp_path / "many")) == 100
+    assert len(Shards(tmp_path / "many")) == 100 and not len(Shards(tmp_path / "many").failed)
     assert int(run.stdout) < (30_000 if where == "here" else 100_000)  # kilobytes; the results are 2 GB
+    if address and sys.platform == "linux":
+        assert max(peaks_below(nanny).values()) < 500_000

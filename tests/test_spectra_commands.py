@@ -14,6 +14,7 @@ import pytest
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.spectra import read_sdss, simulate_spectra, write_table
 from anomaly_nb.spectra.commands import spectra_detect, spectra_train
+from anomaly_nb.srcnn.commands import srcnn_train
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +172,32 @@ def test_resume_gives_the_same(model, night, tmp_path):
     spectra_detect(night, model=model, out=tmp_path / "out", figures=0)
     assert (tmp_path / "out" / "table.csv").read_text() == whole
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_a_result_that_was_changed_is_refused(model, night, tmp_path):
+    spectra_detect(night, model=model, out=tmp_path / "out", figures=0)
+    changed = next(path for path in (tmp_path / "out" / "results").iterdir() if '"is_anomaly"' in path.read_text())
+    renamed = changed.read_text().replace('"is_anomaly"', '"is_anomalous"', 1)
+    for text in (renamed, "[]", '{"records": [], "skipped": {}}'):
+        changed.write_text(text)
+        with pytest.raises(SystemExit, match=f"{changed.name}: .* Delete this file and run the command again"):
+            spectra_detect(night, model=model, out=tmp_path / "out", figures=0)
+    changed.unlink()
+    spectra_detect(night, model=model, out=tmp_path / "out", figures=0)
+
+
+@pytest.mark.parametrize("command", [spectra_train, srcnn_train])
+def test_an_interrupt_while_libraries_are_loaded(command, monkeypatch, caplog):
+    class Interrupts:
+        def find_spec(self, name, *_):
+            if name == "anomaly_nb.training":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "anomaly_nb.training", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        command()
+    assert end.value.code == 130 and "Interrupted. Run the same command again." in caplog.text
 
 
 def test_errors_are_one_line(model, tmp_path):

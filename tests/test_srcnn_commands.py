@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from anomaly_nb.core import folder_lock
 from anomaly_nb.scale import Shards
 from anomaly_nb.srcnn import load_kpi
+from anomaly_nb.srcnn.commands import srcnn_generate_data, srcnn_train
+from anomaly_nb.srcnn.network import SRCNNNetwork
 
 
 def run(folder, *arguments):
@@ -68,6 +72,40 @@ def test_detection_without_training(project):
     )
 
 
+def test_two_processes_train_what_one_trains(project):
+    shutil.copytree(project / "datasets/kpi/train", project / "datasets/pair/train")
+    assert run(project, "srcnn_generate_data", "--dataset", "pair").returncode == 0
+    words = ["--dataset", "pair", "--epoch", "2", "--batch_size", "100", "--num_workers", "0", "--device", "cpu"]
+    for number in ("1", "2"):
+        more = ["--lr", "1e-5", "--optimizer", "sgd", "--devices", number, "--save", f"by{number}"]
+        trained = run(project, "srcnn_train", *words, *more)
+        assert trained.returncode == 0, trained.stderr
+    states = [torch.load(project / f"by{number}/srcnn_retry2_32.bin", weights_only=True) for number in "12"]
+    torch.manual_seed(54321)
+    for name, before in SRCNNNetwork(32).state_dict().items():
+        moved, apart = (states[0][name] - before).norm(), (states[0][name] - states[1][name]).norm()
+        assert apart < 1e-3 * moved, name
+
+
+def test_a_folder_of_checkpoints_belongs_to_one_training(project, monkeypatch):
+    monkeypatch.chdir(project)
+    for name in ("first", "second"):
+        shutil.copytree("datasets/kpi/train", f"datasets/{name}/train")
+        srcnn_generate_data(name, step=256)
+    words = {"epoch": 1, "num_workers": 0, "device": "cpu", "save": Path("own")}
+    srcnn_train("first", **words)
+    kept = Path("own/srcnn_retry1_32.bin").read_bytes()
+    with pytest.raises(SystemExit, match="own: holds log_first_32_documented of another training"):
+        srcnn_train("second", **words)
+    with folder_lock("own"), pytest.raises(SystemExit, match="another run works here"):
+        srcnn_train("first", **words)
+    srcnn_train("first", **words)
+    shutil.rmtree("own/log_first_32_documented")
+    with pytest.raises(SystemExit, match=r"own: holds srcnn_retry1_32\.bin of another training"):
+        srcnn_train("first", **words)
+    assert Path("own/srcnn_retry1_32.bin").read_bytes() == kept
+
+
 @pytest.mark.slow
 def test_the_tuned_recipe_beats_the_saliency(project):
     trained = run(
@@ -84,6 +122,7 @@ def test_the_tuned_recipe_beats_the_saliency(project):
         (["srcnn_train", "--dataset", "none"], "Run srcnn_generate_data first"),
         (["srcnn_train", "--dataset", "kpi", "--recipe", "magic"], "expected documented or tuned"),
         (["srcnn_train", "--dataset", "kpi", "--device", "toaster"], "expected one of auto, cpu"),
+        (["srcnn_detect", "datasets/kpi/test", "--scheduler", "bogus"], "expected an address"),
         (["srcnn_detect", "absent.csv"], "absent.csv: [Errno 2] No such file or directory"),
         (["srcnn_detect", "datasets/kpi/test/cpu4.csv", "--checkpoint", "no.bin"], "no such checkpoint"),
         (["srcnn_evaluate", "--dataset", "none"], "no CSV file in this folder"),
@@ -129,5 +168,10 @@ def test_a_folder_of_curves(tmp_path, where, request):
     for number in range(8):
         mine = table[table["file"] == str(tmp_path / f"load/{number:02d}.csv")]
         assert len(mine) == 400 and mine["is_anomaly"].iloc[250 + number]
+    alone = run(tmp_path, "srcnn_detect", "load/00.csv")  # its table is no curve of the folder
+    assert alone.returncode == 0 and (tmp_path / "load/00_anomalies.csv").exists()
+    again = run(tmp_path, "srcnn_detect", "load", "--chunk_size", "3", *engine)
+    assert "3200 points of 9 curves are in load_anomalies; 1 failed" in again.stderr
+    assert "left out, since srcnn_detect has written it: 00_anomalies.csv" in again.stderr
     other = run(tmp_path, "srcnn_detect", "load", "--side", "upper")
     assert other.returncode == 1 and "holds another job" in other.stderr

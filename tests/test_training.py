@@ -113,6 +113,52 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert np.allclose(*histories, rtol=1e-4)
 
 
+TOGETHER = """
+    import sys, torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+    from anomaly_nb.training import train, write_weights
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    convolution = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8)]
+    network = nn.Sequential(*convolution, nn.BatchNorm1d(8, momentum=None), nn.Tanh(), nn.Linear(8, 1))
+    pictures = 1 + 3 * torch.randn(61, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    several = {"devices": 2, "strategy": "ddp"} if sys.argv[2] == "2" else {}
+
+    def loss(network, batch):
+        return ((network(batch[0]) - batch[1]) ** 2).sum()
+
+    data = TensorDataset(pictures, pictures.mean((1, 2, 3))[:, None])  # the last batch is one of 13
+    train(network, loss, data, epochs=3, batch_size=16, optimizer=lambda p: torch.optim.SGD(p, lr=0.001), summed=True,
+          progress=False, accelerator="cpu", **several)
+    assert type(network[1]) is nn.BatchNorm2d
+    write_weights(network, sys.argv[1])
+"""
+
+
+def test_summed_losses_and_batch_norms_in_two_processes(tmp_path):
+    (tmp_path / "run.py").write_text(textwrap.dedent(TOGETHER))
+    for number in ("1", "2"):
+        subprocess.run([sys.executable, tmp_path / "run.py", tmp_path / f"{number}.bin", number], check=True)
+    one, two = (read_weights(tmp_path / f"{number}.bin") for number in "12")
+    for name in one:  # means and variances of the batch norms are among them
+        assert torch.allclose(one[name], two[name], atol=1e-5), name
+
+
+def test_fewer_epochs_than_are_done(tmp_path):
+    def run(epochs):
+        data, options = TensorDataset(torch.ones(4, 1)), {"batch_size": 4, "folder": tmp_path, "progress": False}
+        network, rate = nn.Linear(1, 1), {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+        return train(network, lambda net, batch: net(batch[0]).mean(), data, epochs=epochs, **rate, **options)
+
+    assert len(run(3)) == 3
+    for fewer in (1, 2):
+        with pytest.raises(DataError, match=f"3 epochs are done already, {fewer} were asked for. Ask for 3 or more"):
+            run(fewer)
+    assert len(run(3)) == 3 and len(run(4)) == 4
+
+
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path), "0.05"], stderr=subprocess.PIPE, text=True

@@ -7,6 +7,7 @@ __all__ = ['logger', 'read_task', 'write_table', 'fmnist_train', 'fmnist_evaluat
 
 # %% ../../nbs/fmnist/16_commands.ipynb #c8ef5088
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def fmnist_evaluate(
         figures = evaluate(task.truth, detector.decision_function(task.test), detector.threshold_)
         table = baseline_table(task)
         table.loc[f"{detector.model}, {detector.score_}"] = {name: figures[name] for name in table.columns}
-        write_table(table, Path(out) if out else Path(folder) / "evaluation.csv")
+        with nullcontext() if out else folder_lock(folder):
+            write_table(table, Path(out) if out else Path(folder) / "evaluation.csv")
         print(table.to_string(float_format="{:.3f}".format))
 
 # %% ../../nbs/fmnist/16_commands.ipynb #b761d774

@@ -23,7 +23,16 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core import DataError, FloatArray, atomic_path, folder_lock, load_state, reading, save_state
+from anomaly_nb.core import (
+    DataError,
+    FloatArray,
+    atomic_path,
+    folder_lock,
+    load_state,
+    reading,
+    save_state,
+    when_interrupted,
+)
 from .base import build_model, image_tensor
 from .baselines import judge
 from .data import Protocol
@@ -211,8 +220,8 @@ def run_grid(
     folder = Path(folder).resolve()
     wanted = {folder / cell_name(*names): settings for names, settings in cells_of(models, losses).items()}
     hide = "IN_TEST" in os.environ if progress is None else not progress
-    work = partial(do_cells, task=task, seed=seed)
-    with folder_lock(folder), tqdm(desc="cells", disable=hide) as bar:
+    work, kept = partial(do_cells, task=task, seed=seed), f"Finished cells are kept in {folder}; the same call goes on."
+    with folder_lock(folder), when_interrupted(kept), tqdm(desc="cells", disable=hide) as bar:
         _claim(folder, task, seed)
         missing = [(str(cell), settings) for cell, settings in wanted.items() if not finished(cell, settings)]
         logger.info("%d of %d cells are finished", len(wanted) - len(missing), len(wanted))

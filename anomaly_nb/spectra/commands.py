@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'read_redshifts', 'read_any', 'spectra_files', 'usable', 'normal_spectra', 'spectra_train', 'load_detector',
-           'judge_files', 'spectra_detect']
+           'judge_files', 'read_run', 'write_result', 'read_result', 'spectra_detect']
 
 # %% ../../nbs/spectra/12_commands.ipynb #5f3cafaa
 import hashlib
@@ -21,8 +21,8 @@ import pandas as pd
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from ..core import DataError, atomic_path, command_line, folder_lock, reading
-from ..scale import decode, outcomes
+from ..core import DataError, atomic_path, command_line, folder_lock, reading, when_interrupted
+from ..scale import choose_engine, decode, outcomes
 from .baseline import ResidualDetector, SpectrumPCA
 from .benchmark import simulate_spectra
 from .cutouts import Pictures, fetch_sdss_image
@@ -129,10 +129,10 @@ def spectra_train(
     strategy: str = "auto",  # Lightning's way of training on several, for example ddp
 ) -> None:
     "Train a detector on normal spectra and keep it in a folder. Example: spectra_train --simulate 1200 --out model"
-    from anomaly_nb.spectra.detector import SpectrumDetector
-    from anomaly_nb.training import device_options
-
     with command_line():
+        from anomaly_nb.spectra.detector import SpectrumDetector
+        from anomaly_nb.training import device_options
+
         trainer = device_options(device, devices, nodes, strategy)
         spectra = simulate_spectra(simulate, seed) if simulate else normal_spectra(source, redshifts)
         common: dict[str, Any] = {"contamination": contamination, "seed": seed}
@@ -223,12 +223,40 @@ def judge_files(
     return pd.DataFrame({"result": rows})
 
 # %% ../../nbs/spectra/12_commands.ipynb #deea7199
-def _read_json(path: Path, *keys: str) -> dict[str, Any]:
-    with reading(path, "Delete this file and run the command again."):
+_AGAIN = "Delete this file and run the command again."
+
+
+def read_run(
+    path: Path,  # run.json of `spectra_detect`
+) -> dict[str, str]:  # fingerprints of the model and of the redshift table
+    "What the results of a folder were made with. Raises `DataError` for a damaged file."
+    with reading(path, _AGAIN):
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: content[key] for key in keys}
+        return {key: str(content[key]) for key in ("model", "redshift table")}
 
 
+def write_result(
+    path: Path,
+    result: str,  # JSON: records and skipped, as by `judge_files`
+) -> None:
+    "Keep what was found in a file, with a digest."
+    content = json.loads(result)
+    digest = hashlib.sha256(json.dumps([content["records"], content["skipped"]]).encode()).hexdigest()
+    _write_json(path, {**content, "sha256": digest})
+
+
+def read_result(
+    path: Path,  # as `write_result` left it
+) -> tuple[list[dict[str, Any]], dict[str, str]]:  # records; reasons by id of what was skipped
+    "What was found in a file. Raises `DataError` if the result has been damaged."
+    with reading(path, _AGAIN):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        records, skipped = content["records"], content["skipped"]
+        if hashlib.sha256(json.dumps([records, skipped]).encode()).hexdigest() != content["sha256"]:
+            raise DataError("differs from what was written")
+        return records, skipped
+
+# %% ../../nbs/spectra/12_commands.ipynb #ce2405b7
 def _kept(out: Path, file: Path) -> Path:
     "Where the result of a file is."
     return out / "results" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
@@ -241,14 +269,15 @@ def _judge_new_files(
     new = [f for f in files if not (k := _kept(out, f)).exists() or k.stat().st_mtime < f.stat().st_mtime]
     judge = partial(judge_files, model=str(model.resolve()), fingerprint=fingerprint, redshifts=redshifts)
     lost: dict[Path, str] = {}
-    with tqdm(total=len(new), unit="file", disable=None) as bar:
+    kept = f"What is finished is kept in {out}; the same command goes on from there."
+    with when_interrupted(kept), tqdm(total=len(new), unit="file", disable=None) as bar:
         for chunk, outcome in outcomes(judge, [str(file) for file in new], **engine):
             failed = {index - chunk.start: reason for index, _, reason in outcome.failed}
             results = decode(outcome.suffix, outcome.data)["result"].tolist() if outcome.suffix else []
             good = [file for place, file in enumerate(chunk.items) if place not in failed]
             lost |= {Path(chunk.items[place]): reason for place, reason in failed.items()}
             for file, result in zip(good, results, strict=True):
-                _write_json(_kept(out, Path(file)), json.loads(result))
+                write_result(_kept(out, Path(file)), result)
             bar.update(len(chunk.items))
     return lost
 
@@ -262,9 +291,9 @@ def _results(files: list[Path], root: Path, lost: dict[Path, str], out: Path) ->
         if file in lost:
             skipped.append({"file": name, "id": "", "reason": lost[file]})
         elif _kept(out, file).exists():
-            result = _read_json(_kept(out, file), "records", "skipped")
-            records += [{"file": name, **record} for record in result["records"]]
-            skipped += [{"file": name, "id": each, "reason": reason} for each, reason in result["skipped"].items()]
+            found, reasons = read_result(_kept(out, file))
+            records += [{"file": name, **record} for record in found]
+            skipped += [{"file": name, "id": each, "reason": reason} for each, reason in reasons.items()]
     return records, skipped
 
 
@@ -298,6 +327,7 @@ def spectra_detect(
 ) -> None:
     "Find anomalous spectra; start again to go on after an interruption. Example: spectra_detect new/ --model model"
     with command_line(), folder_lock(out):
+        choose_engine(workers, scheduler or None, chunk_size)  # wrong arguments are told first
         detector, fingerprint = load_detector(model)
         root, table = source.absolute(), str(Path(redshifts).resolve()) if redshifts else ""
         run, own = out / "run.json", (out.absolute(), model.absolute())
@@ -305,7 +335,7 @@ def spectra_detect(
         files = [file for file in files if not any(file.is_relative_to(folder) for folder in own)]
         known = hashlib.sha256(json.dumps(read_redshifts(table)).encode()).hexdigest()[:16] if table else ""
         now = {"model": fingerprint, "redshift table": known}
-        for what, before in _read_json(run, *now).items() if run.exists() else ():
+        for what, before in read_run(run).items() if run.exists() else ():
             if before != now[what]:
                 raise DataError(
                     f"{out}: holds results of another {what} ({before}). Choose another --out or delete it."

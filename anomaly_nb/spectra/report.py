@@ -173,7 +173,7 @@ def plot_detection(
     for start, end in spans:
         for ax in (upper, lower):
             ax.axvspan(start, end, color="#fdae61", alpha=0.35, lw=0)
-    for middle, reason, height in zip(spans[:3].mean(axis=1), reasons[:3], (0.86, 0.72, 0.04)):  # neighbours apart
+    for middle, reason, height in zip(spans[:3].mean(axis=1), reasons[:3], (0.86, 0.72, 0.04), strict=False):  # apart
         lower.annotate(reason, (middle, height), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
     verdict = "anomalous" if score > detector.threshold_ else "normal"
     upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, surprise {score:.1f}", fontsize=9)

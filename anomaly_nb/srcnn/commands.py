@@ -4,31 +4,33 @@
 
 # %% auto #0
 __all__ = ['logger', 'Windows', 'TUNED_WINDOWS', 'dataset_folder', 'windows_of', 'srcnn_generate_data', 'read_windows',
-           'training_data', 'srcnn_train', 'srcnn_evaluate', 'evaluate_curves', 'detect_files', 'srcnn_detect']
+           'training_data', 'refuse_others', 'srcnn_train', 'srcnn_evaluate', 'evaluate_curves', 'detect_files',
+           'srcnn_detect']
 
 # %% ../../nbs/srcnn/13_commands.ipynb #d08a2010
 import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from fastcore.script import call_parse
 
-from ..core import DataError, FloatArray, atomic_path, check_values, command_line
+from ..core import DataError, FloatArray, atomic_path, check_values, command_line, folder_lock
 from ..metrics import best_delay_f1, delay_f1
 from ..scale import map_chunks
 from .detector import SpectralResidual
 from .microsoft import microsoft_sr
 from .model import Side
 from .season import bridge
-from .series import Curve, read_curve, read_folder
+from .series import Curve, curve_files, read_curve, read_folder
 
 # %% ../../nbs/srcnn/13_commands.ipynb #0984336d
 logger = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ def srcnn_generate_data(
     with command_line():
         folder = dataset_folder(root, dataset)
         windows, labels = windows_of(read_folder(folder / "train"), window, step, num=num, seed=seed)
-        with atomic_path(folder / "train.json") as path:
+        with folder_lock(folder), atomic_path(folder / "train.json") as path:
             path.write_text(json.dumps([list(pair) for pair in zip(windows.tolist(), labels.tolist(), strict=True)]))
         logger.info("%d windows are in %s", len(windows), folder / "train.json")
 
@@ -140,6 +142,19 @@ def training_data(
     return learn, windows_of(late, window, max(1, window // 4), seed=seed + 1_000_000, padded=True, clean=0.3)
 
 # %% ../../nbs/srcnn/13_commands.ipynb #adb11232
+def refuse_others(
+    save: Path,  # folder of the checkpoints
+    log: Path,  # folder of this training in it
+    window: int,  # points per window
+) -> None:
+    "Raises `DataError` if the folder has checkpoints of another training whose names would be the same."
+    others = [path for path in save.glob(f"log_*_{window}_*") if path != log]
+    others += [] if log.exists() else list(save.glob(f"srcnn_retry*_{window}.bin"))
+    if others:
+        what = f"holds {min(others).name} of another training, and the new checkpoints would replace its own"
+        raise DataError(f"{save}: {what}. Choose another folder: --save NAME.")
+
+# %% ../../nbs/srcnn/13_commands.ipynb #eb1b04be
 @call_parse
 def srcnn_train(
     dataset: str = "",  # Name, required: windows are read from datasets/NAME/train.json
@@ -160,45 +175,47 @@ def srcnn_train(
     root: Path = Path("datasets"),  # Folder of all datasets
 ) -> None:
     "Train the published network. Example: srcnn_train --dataset mine --recipe tuned"
-    import torch
-
-    from anomaly_nb.srcnn.network import SRCNNNetwork, compare_with_saliency, halving, weighted_cross_entropy
-    from anomaly_nb.srcnn.windows import gen_set
-    from anomaly_nb.training import EveryEpochs, device_options, fit_weights, read_weights, train, write_weights
-
     with command_line():
+        import torch
+
+        from anomaly_nb.srcnn.network import SRCNNNetwork, compare_with_saliency, halving, weighted_cross_entropy
+        from anomaly_nb.srcnn.windows import gen_set
+        from anomaly_nb.training import EveryEpochs, device_options, fit_weights, read_weights, train, write_weights
+
         options = device_options(device, devices, nodes, strategy)
         learn, held_out = training_data(recipe, dataset_folder(root, dataset), window, seed)
         torch.manual_seed(seed)
         network = SRCNNNetwork(window)
         if load:
             fit_weights(network, read_weights(load), load)
-        if optimizer not in ("adam", "sgd"):
+        kinds: dict[str, Callable[..., Any]] = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+        if optimizer not in kinds:
             raise DataError(f"optimizer is {optimizer!r}; expected adam or sgd.")
         rate = lr or {"documented": 1e-6, "tuned": 1e-3}[recipe]
-        adam, sgd = partial(torch.optim.Adam, lr=rate), partial(torch.optim.SGD, lr=rate, momentum=0.9)
 
         def keep(epoch: int) -> None:
-            target = save / f"srcnn_retry{epoch}_{window}.bin"
-            write_weights(network, target)
-            logger.info("saved %s", target)
+            write_weights(network, save / f"srcnn_retry{epoch}_{window}.bin")
+            logger.info("saved %s", save / f"srcnn_retry{epoch}_{window}.bin")
 
-        begun = time.perf_counter()
-        train(
-            network,
-            weighted_cross_entropy,
-            gen_set(window, list(zip(*learn, strict=True))),
-            epochs=epoch,
-            batch_size=batch_size,
-            optimizer=adam if optimizer == "adam" else sgd,
-            schedule=halving,
-            folder=save / f"log_{dataset}_{window}_{recipe}",
-            run={"lr": rate, "optimizer": optimizer, "load": load, "data": sha256(learn[0].tobytes()).hexdigest()},
-            seed=seed,
-            num_workers=min(num_workers, (os.cpu_count() or 1) - 1),
-            callbacks=[EveryEpochs(5, keep)],
-            **options,
-        )
+        begun, log = time.perf_counter(), save / f"log_{dataset}_{window}_{recipe}"
+        with folder_lock(save):
+            refuse_others(save, log, window)
+            train(
+                network,
+                weighted_cross_entropy,
+                gen_set(window, list(zip(*learn, strict=True))),
+                epochs=epoch,
+                batch_size=batch_size,
+                optimizer=partial(kinds[optimizer], lr=rate),
+                schedule=halving,
+                summed=True,
+                folder=log,
+                run={"lr": rate, "optimizer": optimizer, "load": load, "data": sha256(learn[0].tobytes()).hexdigest()},
+                seed=seed,
+                num_workers=min(num_workers, (os.cpu_count() or 1) - 1),
+                callbacks=[EveryEpochs(5, keep)],
+                **options,
+            )
         seconds = time.perf_counter() - begun
         logger.info("%d epochs on %d windows took %.1f s, %.2f s each", epoch, len(learn[0]), seconds, seconds / epoch)
         logger.info(compare_with_saliency(network.cpu(), *held_out))
@@ -291,7 +308,7 @@ def srcnn_detect(
             return
         named = source if source.name not in ("", "..") else source.resolve()  # "." has no name
         target = Path(out or f"{named}_anomalies")
-        found = (path for path in source.resolve().rglob("*.csv") if not path.is_relative_to(target.resolve()))
+        found = (path for path in curve_files(source.resolve()) if not path.is_relative_to(target.resolve()))
         if not (files := sorted(map(str, found))):
             raise DataError(f"{file}: no .csv file here. Check the path.")
         engine = {"workers": workers, "scheduler": scheduler or None}
