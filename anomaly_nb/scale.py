@@ -387,7 +387,7 @@ def connect(
     try:
         from distributed import Client
     except ImportError as error:
-        raise DataError("Dask is not installed. Run: pip install 'anomaly_nb[cluster]'.") from error
+        raise DataError("Dask is not installed. Run in the project's folder: pip install '.[cluster]'.") from error
     address, deadline, seconds = check_address(scheduler), time.monotonic() + patience, min(5.0, patience)
     while True:
         client: Any = Client.__new__(Client)  # at hand before it is connected: one that fails must be closed

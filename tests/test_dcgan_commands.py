@@ -133,7 +133,7 @@ def test_images_of_one_file_and_of_no_two(typed, tmp_path):
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", np.zeros((2, 1, 4, 4), np.float32))
     assert typed("dcgan_npy_to_images a.npy --mode grid -o there") is None
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["a_grid.png"]
+    assert [path.name for path in (tmp_path / "there").glob("[!.]*")] == ["a_grid.png"]
     assert typed("dcgan_npy_to_images -o there --overwrite a.npy --mode=grid") is None
     for words in ("a.npy b.npy", "", "a.npy --batch-convert ."):
         assert "Give one .npy file, or a folder" in typed(f"dcgan_npy_to_images {words}")

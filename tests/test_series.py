@@ -1,5 +1,7 @@
 """Reading curves: hostile files, label windows, even grids."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,3 +91,14 @@ def test_slots_are_strictly_increasing_and_keep_values(steps):
     assert slots[0] == 0 and (np.diff(slots) > 0).all()
     values = np.arange(len(times), dtype=float)
     np.testing.assert_array_equal(to_grid(values, slots)[slots], values)
+
+
+def test_a_day_that_may_be_a_month_is_refused() -> None:
+    def table(dates: list[str]) -> io.BytesIO:
+        return io.BytesIO(("time,value\n" + "".join(f"{date},1\n" for date in dates)).encode())
+
+    march = pd.date_range("2024-03-01", "2024-03-19")
+    for form in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M", "%Y-%m-%d"):
+        assert read_curve(table(list(march.strftime(form))), "curve").series.index.equals(march)
+    with pytest.raises(DataError, match="curve: the day in '01/03/2024' may be the month"):
+        read_curve(table(list(march[:12].strftime("%d/%m/%Y"))), "curve")

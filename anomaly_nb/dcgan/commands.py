@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -353,7 +354,16 @@ def convert_samples(
             raise DataError(f"{len(chosen)} inputs. Give one .npy file, or a folder with --batch-convert.")
         if batch_convert is not None and not Path(batch_convert).is_dir():
             raise DataError(f"--batch-convert {batch_convert}: no such folder.")
-        files = npy_to_images(chosen[0], output, mode, format, quality, nrow or None, overwrite)  # type: ignore[arg-type]
+        with nullcontext() if output is None else folder_lock(output):  # which sweeps what a killed run has left
+            files = npy_to_images(
+                chosen[0],
+                output,
+                mode,  # type: ignore[arg-type]
+                format,  # type: ignore[arg-type]
+                quality,
+                nrow or None,
+                overwrite,
+            )
         logger.info("%d images, the first one is %s", len(files), files[0])
 
 

@@ -65,6 +65,18 @@ def _numbers(column: pd.Series, source: str) -> FloatArray:
     return numbers.to_numpy(np.float64)
 
 
+def _day_first(column: pd.Series, source: str) -> bool:
+    "Do dates like 13/04/2024 begin with the day? Raises `DataError` where that cannot be known."
+    form = r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{4}"
+    if not column[:1].str.match(form).any():
+        return False
+    parts = column.str.extract(form).astype(float)
+    first, second = (bool((parts[place] > 12).any()) for place in (0, 1))
+    if not first and not second:
+        raise DataError(f"{source}: the day in {column.iloc[0]!r} may be the month. Write dates like 2024-04-13.")
+    return first
+
+
 def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
     "A text column as times: dates, or seconds or milliseconds since 1970."
     seconds = pd.to_numeric(column, errors="coerce")
@@ -72,7 +84,7 @@ def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
         if seconds.notna().all():
             times = pd.to_datetime(seconds, unit="ms" if seconds.abs().max() > 1e11 else "s", errors="coerce")
         else:
-            times = pd.to_datetime(column, errors="coerce", format="mixed")
+            times = pd.to_datetime(column, errors="coerce", format="mixed", dayfirst=_day_first(column, source))
     bad = np.flatnonzero(times.isna())
     if len(bad):
         cell = column.iloc[bad[0]]
