@@ -50,8 +50,9 @@ tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
 	python .ci/in_sync.py
 	touch $@
 
-.venv/linted: .venv/installed-dev $(NOTEBOOKS) .ci/ruff.toml tests/*.py benchmarks/*.py .ci/*.py
+.venv/linted: .venv/installed-dev $(NOTEBOOKS) $(MODULES) .ci/ruff.toml tests/*.py benchmarks/*.py .ci/*.py
 	ruff check --config .ci/ruff.toml nbs tests benchmarks .ci setup.py
+	ruff check --config .ci/ruff.toml --select F401,F811,F841 anomaly_nb
 	touch $@
 
 .venv/typed: .venv/installed-dev $(MODULES) .ci/mypy.ini

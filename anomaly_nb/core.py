@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'STYLE', 'DataError', 'command_line', 'when_interrupted', 'reading',
-           'check_values', 'generator', 'atomic_path', 'folder_lock', 'html_card', 'Described', 'html_page',
-           'Parameters', 'Detector', 'save_state', 'load_state']
+           'check_values', 'generator', 'atomic_path', 'first_process', 'folder_lock', 'html_card', 'Described',
+           'html_page', 'Parameters', 'Detector', 'save_state', 'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
+import _thread
 import hashlib
 import inspect
 import json
 import logging
 import os
 import secrets
+import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,10 +38,19 @@ class DataError(ValueError):
     "Data from outside that cannot be used: the message says what is wrong, where, and what to do."
 
 # %% ../nbs/00_core.ipynb #7aba5bbc
+def _swallowed(complaint: Any) -> None:
+    "An interrupt that was lost in a library's callback comes again a moment later."
+    if isinstance(complaint.exc_value, KeyboardInterrupt):
+        threading.Timer(0.1, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(complaint)
+
+
 @contextmanager
 def command_line() -> Iterator[None]:
     "Inside of a command: log lines as they are, a `DataError` as one line with status 1, an interrupt as status 130."
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    before, sys.unraisablehook = sys.unraisablehook, _swallowed
     try:
         yield
     except DataError as error:
@@ -46,7 +58,10 @@ def command_line() -> Iterator[None]:
     except KeyboardInterrupt as stop:
         notes = getattr(stop, "__notes__", ["Run the same command again."])
         logging.getLogger(__name__).warning("Interrupted. %s", " ".join(notes))
+        before = lambda _: None  # noqa: E731  # what was torn out of its work would complain when it is put away
         raise SystemExit(130) from None
+    finally:
+        sys.unraisablehook = before
 
 # %% ../nbs/00_core.ipynb #6d8fee3e
 @contextmanager
@@ -61,6 +76,15 @@ def when_interrupted(
         raise
 
 # %% ../nbs/00_core.ipynb #25dd6e8a
+def _reason(error: Exception, source: object) -> str:
+    "What an exception has to say, without its number, and without the name of the source."
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f" ({error.filename})" if str(error.filename) not in (str(source), "None") else "")
+    return str(error) or type(error).__name__
+
+
 @contextmanager
 def reading(
     source: object,  # the file's name, or whatever else tells where the data come from
@@ -72,8 +96,7 @@ def reading(
     except Exception as error:
         if isinstance(error, DataError) and str(error).startswith(str(source)):
             raise
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise DataError(f"{source}: {reason.rstrip('.')}. {remedy}") from error
+        raise DataError(f"{source}: {_reason(error, source).rstrip('.')}. {remedy}") from error
 
 # %% ../nbs/00_core.ipynb #f7a9ddfd
 def check_values(
@@ -142,13 +165,18 @@ def _sweep(folder: Path) -> None:
                 (Path(place) / name).unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #a5eaf576
+def first_process() -> bool:
+    "Whether a user has started this process, and not Lightning beside one that trains with it."
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
 @contextmanager
 def folder_lock(
     folder: Path | str,  # made where missing
 ) -> Iterator[None]:
     "Keep a folder for this run. Raises `DataError` if another run has it, or if it cannot be written."
-    if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0":
-        yield  # a process that Lightning started beside the first one, which has the lock
+    if not first_process():  # which has the lock for all
+        yield
         return
     from filelock import FileLock, Timeout
 

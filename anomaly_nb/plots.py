@@ -300,51 +300,58 @@ class Explorer:
 
     def widgets(self) -> Any:  # an `ipywidgets.VBox`
         "Slider, strip, list, chosen item and button."
-        import ipywidgets as w
-
-        low, high = (float(end(self.scores.min(), self.scores.max(), self.threshold)) for end in (min, max))
-        step = (high - low) / 200 or 1.0
-        wide = w.Layout(width="auto")
-        slider = w.FloatSlider(self.threshold, min=low, max=high, step=step, layout=wide)
-        slider.description = "threshold"
-        strip, choice, said = w.HTML(layout=wide), w.Select(rows=6, layout=wide), w.Label()
-        button, item = w.Button(description="Export table"), w.Output()
-
-        def refresh(*_: object) -> None:
-            self.threshold = float(slider.value)
-            above = np.flatnonzero(self.scores > self.threshold)
-            worst = above[np.argsort(-self.scores[above])][:500].tolist()
-            strip.value = self.strip()
-            chosen = choice.value
-            choice.options = [(f"{self.names[i]}: {self.scores[i]:.4g}", i) for i in worst]
-            choice.value = chosen if chosen in worst else worst[0] if worst else None
-            said.value = f"{len(above)} of {len(self.scores)} above the threshold"
-
-        def display_item(*_: object) -> None:
-            with item:
-                item.clear_output(wait=True)
-                if choice.value is not None:
-                    from IPython.display import display
-
-                    shown = self.show(choice.value)
-                    display(*(shown if isinstance(shown, tuple) else (shown,)))
-
-        def export(*_: object) -> None:
-            try:
-                said.value = f"{len(self.flagged)} rows written to {self.export()}"
-            except DataError as error:
-                said.value = str(error)
-
-        slider.observe(refresh, "value")
-        choice.observe(display_item, "value")
-        button.on_click(export)
-        refresh()
-        return w.VBox([slider, strip, w.HBox([said, button]), choice, item])
+        return _widgets(self)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
         display(self.widgets())
+
+# %% ../nbs/05_plots.ipynb #74b19f13
+def _widgets(
+    explorer: Explorer,
+) -> Any:  # an `ipywidgets.VBox`
+    "Its slider, strip, list, chosen item and button."
+    import ipywidgets as w
+
+    low, high = (float(end(explorer.scores.min(), explorer.scores.max(), explorer.threshold)) for end in (min, max))
+    step = (high - low) / 200 or 1.0
+    wide = w.Layout(width="auto")
+    slider = w.FloatSlider(explorer.threshold, min=low, max=high, step=step, layout=wide)
+    slider.description = "threshold"
+    strip, choice, said = w.HTML(layout=wide), w.Select(rows=6, layout=wide), w.Label()
+    button, item = w.Button(description="Export table"), w.Output()
+
+    def refresh(*_: object) -> None:
+        explorer.threshold = float(slider.value)
+        above = np.flatnonzero(explorer.scores > explorer.threshold)
+        worst = above[np.argsort(-explorer.scores[above])][:500].tolist()
+        strip.value = explorer.strip()
+        chosen = choice.value
+        choice.options = [(f"{explorer.names[i]}: {explorer.scores[i]:.4g}", i) for i in worst]
+        choice.value = chosen if chosen in worst else worst[0] if worst else None
+        said.value = f"{len(above)} of {len(explorer.scores)} above the threshold"
+
+    def display_item(*_: object) -> None:
+        with item:
+            item.clear_output(wait=True)
+            if choice.value is not None:
+                from IPython.display import display
+
+                shown = explorer.show(choice.value)
+                display(*(shown if isinstance(shown, tuple) else (shown,)))
+
+    def export(*_: object) -> None:
+        try:
+            said.value = f"{len(explorer.flagged)} rows written to {explorer.export()}"
+        except DataError as error:
+            said.value = str(error)
+
+    slider.observe(refresh, "value")
+    choice.observe(display_item, "value")
+    button.on_click(export)
+    refresh()
+    return w.VBox([slider, strip, w.HBox([said, button]), choice, item])
 
 # %% ../nbs/05_plots.ipynb #ba778668
 def explore(

@@ -117,7 +117,7 @@ def with_length(
     bare = not isinstance(source, Sliceable) and len(getattr(source, "shape", ())) > 0
     return Stored(source) if bare and hasattr(source, "__getitem__") else source
 
-
+# %% ../nbs/06_scale.ipynb #ee483b73
 @dataclass(frozen=True)
 class Chunk:
     "A numbered piece of a source."
@@ -177,7 +177,7 @@ class Outcome:
     data: bytes  # the file's content
     failed: tuple[tuple[int, str, str], ...]  # index, item and reason of each item that failed
 
-
+# %% ../nbs/06_scale.ipynb #50070ec9
 def check_rows(
     rows: Any,  # what a function gave
 ) -> Rows:
@@ -217,7 +217,7 @@ def decode(
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return arrays["rows"] if arrays.files == ["rows"] else {name: arrays[name] for name in arrays.files}
 
-
+# %% ../nbs/06_scale.ipynb #0b4828b1
 def join(
     parts: list[Rows],  # of one kind, at least one
 ) -> Rows:
@@ -378,7 +378,7 @@ def _greeting(address: str, seconds: float) -> None:
             except TimeoutError as error:
                 raise TimeoutError("what listens there is silent; is it the port of the dashboard?") from error
 
-
+# %% ../nbs/06_scale.ipynb #af990da8
 def connect(
     scheduler: str,  # address, for example tcp://10.0.0.1:8786
     patience: float = PATIENCE,  # seconds to keep trying
@@ -422,7 +422,7 @@ def _first_finished(
             address, said = client.scheduler.address, time.monotonic()
             logger.warning("The scheduler at %s has no workers; waiting for one: dask worker %s", address, address)
 
-
+# %% ../nbs/06_scale.ipynb #c29345fe
 def _result(future: Any, died: type[Exception]) -> Outcome | None:
     "What a future has brought: nothing if it took its workers with it."
     try:
@@ -434,7 +434,7 @@ def _result(future: Any, died: type[Exception]) -> Outcome | None:
         what = str(error).partition("\n")[0]
         raise DataError(f"The cluster cannot run this ({what}). Install the same anomaly_nb for all of it.") from error
 
-
+# %% ../nbs/06_scale.ipynb #6e4544a0
 def run_on_cluster(
     task: Task,
     work: Iterable[Chunk],
@@ -526,7 +526,7 @@ class Shards:
         facts = {"rows": len(self), "chunks": len(self.records), "failed": len(self.failed), "folder": self.folder.name}
         return html_card("Shards", facts)
 
-
+# %% ../nbs/06_scale.ipynb #ea8e72e3
 KINDS = {"chunk": int, "state": str, "rows": int, "file": str, "bytes": int, "sha256": str, "failed": list}
 
 
@@ -565,7 +565,7 @@ def _plain(rows: Any) -> Any:
         return [list(map(str, frame.columns)), frame.index.to_numpy(), columns]
     return np.asarray(rows) if isinstance(rows, np.ndarray) else rows
 
-
+# %% ../nbs/06_scale.ipynb #fbc4225b
 def describe_items(
     source: Sliceable,
 ) -> str:
@@ -594,7 +594,7 @@ def describe_source(source: Source) -> str:
     content = "" if isinstance(source, ArrayFile) else describe_items(source)
     return " ".join(filter(None, [kind, str(place), state, content]))
 
-
+# %% ../nbs/06_scale.ipynb #e15dbf4e
 def describe_function(function: Callable[..., Any]) -> str:
     "A function's name; for one that was made by `functools.partial` also a digest of its arguments."
     inner = function.func if isinstance(function, partial) else function
@@ -622,7 +622,7 @@ def open_job(
     write_manifest(out, job, kept)
     return [record["chunk"] for record in kept]
 
-
+# %% ../nbs/06_scale.ipynb #f24d184e
 def _whole(out: Path, record: Mapping[str, Any]) -> bool:
     "Is the file there with as many bytes as were written?"
     if not record["file"]:

@@ -100,7 +100,7 @@ def sound_html(
     player = f'<audio controls src="data:audio/wav;base64,{source}"></audio>'
     return f"<figure>{player}<figcaption>{escape(caption)}</figcaption></figure>"
 
-
+# %% ../nbs/07_tour.ipynb #937b839d
 def chapter_html(
     number: int,
     chapter: Chapter,
@@ -346,7 +346,7 @@ def painted_engines(
         train_dcgan(load_config("config_small", **places, **small), progress=False)
         return np.asarray(np.load(run / f"samples/epoch_{epochs:03d}.npy"), np.float32)
 
-
+# %% ../nbs/07_tour.ipynb #e7b7ed3b
 def _sound_pictures(
     pictures: dict[str, npt.NDArray[np.float32]],  # (size, size) each, under its title
     size: int,  # rows and columns

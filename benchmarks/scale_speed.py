@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
-from timing import fresh_peak, peak
+from timing import fresh_peak, median_seconds, peak
 
 from anomaly_nb.scale import ArrayFile, map_chunks
 
@@ -46,19 +46,19 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
 DEFAULT = int(inspect.signature(map_chunks).parameters["chunk_size"].default)
 
 
-def overhead(chunk_size: int, items: int = 200, rounds: int = 9) -> float:
-    "Processor time of `map_chunks` over that of a plain loop over the same chunks, median of paired runs."
-    ratios = []
-    for _ in range(rounds):
-        start = time.process_time()
+def overhead(chunk_size: int, items: int = 200) -> float:
+    "Wall time of `map_chunks` over that of a plain loop over the same chunks."
+
+    def plain() -> None:
         for first in range(0, items, chunk_size):
             busy(list(range(first, first + chunk_size)))
-        plain = time.process_time() - start
+
+    def mapped() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            start = time.process_time()
             map_chunks(busy, range(items), folder, chunk_size=chunk_size, progress=False)
-            ratios.append((time.process_time() - start) / plain)
-    return float(np.median(ratios))
+
+    seconds = median_seconds({"plain": plain, "mapped": mapped})
+    return seconds["mapped"] / seconds["plain"]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What several tests need: the report of a tour, a browser, a cluster of real processes."""
+"""What several tests need: the report of a tour, a browser, a cluster of real processes, engines as pictures."""
 
 import os
 import shutil
@@ -93,3 +93,18 @@ def cluster() -> Iterator[Cluster]:
     running = Cluster(2)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A folder with the `recordings` of three engines and the `dataset` that dcgan_prepare would make of them."
+    import torch
+
+    from anomaly_nb.dcgan import SpectrogramFormat, write_engines
+    from anomaly_nb.dcgan.spectrograms import prepare_folder
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("engines")
+    write_engines(folder / "recordings", 3, seconds=1.5)
+    prepare_folder(folder / "recordings", folder / "dataset", SpectrogramFormat(64))
+    return folder

@@ -125,6 +125,22 @@ def test_an_interrupt_promises_only_what_was_kept(caplog):
         assert caplog.messages[-1] == f"Interrupted. {note or 'Run the same command again.'}"
 
 
+def test_an_interrupt_that_a_library_swallows_comes_again():
+    code = """
+        import ctypes, time
+        from anomaly_nb.core import command_line
+
+        def interrupted():
+            raise KeyboardInterrupt
+
+        with command_line():
+            ctypes.CFUNCTYPE(None)(interrupted)()
+            time.sleep(20)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Interrupted. Run the same command again.\n")
+
+
 def test_a_state_without_its_digest_is_refused(tmp_path):
     save_state(tmp_path, {"weights": np.arange(3.0)})
     content = json.loads((tmp_path / "detector.json").read_text())

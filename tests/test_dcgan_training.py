@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -20,19 +21,15 @@ from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, tra
 from anomaly_nb.dcgan.commands import generate, run_training, training_quality
 from anomaly_nb.dcgan.quality import frechet_distance, inception_features
 from anomaly_nb.dcgan.spectrograms import prepare_folder
-from anomaly_nb.dcgan.training import AdversarialModule, load_dataset, load_networks
+from anomaly_nb.dcgan.training import AdversarialModule, build_networks, load_dataset, load_networks
 
 TINY = {"features_g": 4, "features_d": 4, "image_size": 64, "batch_size": 8, "device": "cpu"}
 LITTLE = {"ema": 0.9, "augmentation": True, "spectral_norm": True, "upsample": "nearest", "discriminator_noise": 0.1}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("engines")
-    write_engines(folder / "audio", 3, seconds=1.5)
-    prepare_folder(folder / "audio", folder / "dataset", SpectrogramFormat(64))
-    return folder / "dataset"
+def data(engines):
+    return engines / "dataset"
 
 
 class Colours(torch.nn.Module):
@@ -107,6 +104,47 @@ def test_two_and_two_epochs_are_four_at_default_settings_with_metrics_on(data, t
             summary = run_training(config, figures=False)
             assert summary["epochs"] == epochs and summary["quality"] > 0
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
+
+
+def train_together(config, processes):
+    "Train by the command: Lightning starts further processes with its command line."
+    config.save(config.output_folder / "settings.json")
+    words = ["--config", config.output_folder / "settings.json", "--devices", str(processes)]
+    command = [Path(sys.executable).with_name("dcgan_train"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and done.stderr.count("results are in") == 1, done.stderr
+
+
+def test_two_processes_train_what_one_trains(data, tmp_path):
+    "The step is small, since Adam makes large steps of differences by rounding."
+    quiet = {"augmentation": False, "discriminator_noise": 0.0, "learning_rate": 1e-6, "max_files_limit": 16}
+    for number in (1, 2):
+        train_together(settings(data, tmp_path / str(number), 2, csv_write_frequency=1, **quiet), number)
+    one, two = (weights(tmp_path / str(number)) for number in (1, 2))
+    painter, judge = build_networks(settings(data, tmp_path))
+    for part, network in (("generator_raw", painter), ("discriminator", judge)):
+        before, *after = (
+            torch.cat([state[name].flatten() for name, _ in network.named_parameters()])
+            for state in (network.state_dict(), one[part], two[part])
+        )
+        assert (after[0] - after[1]).norm() < 0.02 * (after[0] - before).norm(), part
+    for table in ("epochs_statistics/epoch_statistics.csv", "single_epochs_statistics/epoch_1/epoch_1_iterations.csv"):
+        tables = [pd.read_csv(tmp_path / number / table).drop(columns=CLOCKED, errors="ignore") for number in "12"]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-2)
+
+
+def test_two_processes_go_on_exactly(data, tmp_path):
+    for name, parts in (("whole", [3]), ("parts", [1, 3, 3])):
+        for epochs in parts:
+            train_together(settings(data, tmp_path / name, epochs=epochs), 2)
+    assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
+
+
+def test_how_many_processes_are_absurd(data, tmp_path):
+    with pytest.raises(DataError, match="0 devices on 1 nodes"):
+        train_dcgan(settings(data, tmp_path), devices=0)
+    with pytest.raises(DataError, match="batch_size is 8, which 3 processes cannot share evenly"):
+        train_dcgan(settings(data, tmp_path), devices=3)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

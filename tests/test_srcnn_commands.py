@@ -123,7 +123,7 @@ def test_the_tuned_recipe_beats_the_saliency(project):
         (["srcnn_train", "--dataset", "kpi", "--recipe", "magic"], "expected documented or tuned"),
         (["srcnn_train", "--dataset", "kpi", "--device", "toaster"], "expected one of auto, cpu"),
         (["srcnn_detect", "datasets/kpi/test", "--scheduler", "bogus"], "expected an address"),
-        (["srcnn_detect", "absent.csv"], "absent.csv: [Errno 2] No such file or directory"),
+        (["srcnn_detect", "absent.csv"], "absent.csv: No such file or directory"),
         (["srcnn_detect", "datasets/kpi/test/cpu4.csv", "--checkpoint", "no.bin"], "no such checkpoint"),
         (["srcnn_evaluate", "--dataset", "none"], "no CSV file in this folder"),
     ],

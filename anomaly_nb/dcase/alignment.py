@@ -65,7 +65,7 @@ def _coarse(picture: Audio, bands: int = 8) -> FloatArray:
     levels -= levels.mean(axis=1, keepdims=True)
     return levels
 
-
+# %% ../../nbs/dcase/03_alignment.ipynb #ce587ec4
 def cycle_period(
     pictures: Sequence[Audio],  # spectrograms (n_mels, T)
     shortest: int = 12,  # frames
@@ -92,6 +92,26 @@ def cycle_period(
         offset = (before - after) / (2 * (before - 2 * here + after) or 1)
         period = (top + float(np.clip(offset, -0.5, 0.5))) / multiple
     return period, float(correlation[first])
+
+# %% ../../nbs/dcase/03_alignment.ipynb #ef590355
+def _phases(frames: int, period: float, width: int) -> IntArray:
+    "Column of each frame of a clip that begins with a cycle."
+    return np.floor(np.arange(frames) / period * width).astype(np.int64) % width
+
+
+def _laid_over(levels: FloatArray, usual: float, template: FloatArray) -> IntArray:
+    "Columns with which levels `(8, T)` fit a template `(8, width)` best, the period within 1 % of the usual one."
+    wanted, best, place = np.conj(np.fft.rfft(template)), -np.inf, np.zeros(0, np.int64)
+    width = template.shape[1]
+    for period in usual * (1 + np.linspace(-0.01, 0.01, 9)):
+        columns = _phases(levels.shape[1], period, width)
+        cycle = folded(levels, columns, width)
+        fit = np.fft.irfft((np.fft.rfft(cycle) * wanted).sum(axis=0), width)
+        turn = int(np.argmax(fit))
+        quality = fit[turn] / max(float(np.sqrt((cycle**2).sum())), 1e-9)
+        if quality > best:
+            best, place = quality, (columns - turn) % width
+    return place
 
 # %% ../../nbs/dcase/03_alignment.ipynb #28363702
 @dataclass(frozen=True)
@@ -122,27 +142,15 @@ class Cycle:
             )
         levels = [_coarse(picture) for picture in pictures]
         width = round(period)
-        start = np.floor(np.arange(levels[0].shape[1]) / period * width).astype(np.int64) % width
-        model = cls(period, folded(levels[0], start, width))
+        template = folded(levels[0], _phases(levels[0].shape[1], period, width), width)
         for _ in range(rounds):
-            model = cls(period, np.mean([folded(level, model._place(level), width) for level in levels], axis=0))
-        return model
-
-    def _place(self, levels: FloatArray) -> IntArray:
-        wanted, best, place = np.conj(np.fft.rfft(self.template)), -np.inf, np.zeros(0, np.int64)
-        for period in self.period * (1 + np.linspace(-0.01, 0.01, 9)):
-            columns = np.floor(np.arange(levels.shape[1]) / period * self.width).astype(np.int64) % self.width
-            cycle = folded(levels, columns, self.width)
-            fit = np.fft.irfft((np.fft.rfft(cycle) * wanted).sum(axis=0), self.width)
-            turn = int(np.argmax(fit))
-            quality = fit[turn] / max(float(np.sqrt((cycle**2).sum())), 1e-9)
-            if quality > best:
-                best, place = quality, (columns - turn) % self.width
-        return place
+            turned = [folded(level, _laid_over(level, period, template), width) for level in levels]
+            template = np.mean(turned, axis=0)
+        return cls(period, template)
 
     def columns(self, picture: Audio) -> IntArray:
         "Phase of each frame."
-        return self._place(_coarse(picture))
+        return _laid_over(_coarse(picture), self.period, self.template)
 
 # %% ../../nbs/dcase/03_alignment.ipynb #15909880
 def _rises(picture: Audio) -> FloatArray:
@@ -161,6 +169,36 @@ def _split(heights: FloatArray) -> tuple[float, float]:
     between = count * (len(ranked) - count) * (upper - lower) ** 2 / len(ranked) ** 2
     best = int(np.argmax(between))
     return float((ranked[best] + ranked[best + 1]) / 2), float(between[best] / max(ranked.var(), 1e-12))
+
+# %% ../../nbs/dcase/03_alignment.ipynb #4e5ef0dd
+def _click_spectrum(rises: FloatArray) -> tuple[FloatArray, FloatArray]:
+    "Spectrum of a click, norm 1, and the mean rise of each band."
+    usual, strength, template = rises.mean(axis=1), rises.mean(axis=0), np.zeros(0)
+    for _ in range(4):
+        template = rises[:, strength >= np.quantile(strength, 0.98)].mean(axis=1) - usual
+        template /= max(float(np.linalg.norm(template)), 1e-12)
+        strength = template @ rises
+    return template, usual
+
+
+def _click_height(responses: Sequence[FloatArray]) -> float:
+    "Response above which a peak is a click. Raises `DataError` where peaks are all alike."
+    heights = np.concatenate([response[find_peaks(response, distance=3)[0]] for response in responses])
+    height, clarity = _split(heights)
+    if clarity < 0.8:
+        raise DataError(f"No clicks: two groups explain {clarity:.0%} of the peaks' heights. Do not align this type.")
+    return height
+
+
+def _grouping(found: Sequence[IntArray]) -> tuple[float, int, float]:
+    "Longest pause within a group of clicks, frames of a group, frames from group to group; 0 where not known."
+    intervals = np.concatenate([np.diff(events) for events in found]).astype(np.float64)
+    if len(intervals) < 2 * len(found) or len(np.unique(intervals)) < 3:
+        raise DataError(f"{len(intervals)} pauses between clicks in {len(found)} clips are too few. Use longer clips.")
+    gap = float(np.exp(_split(np.log(intervals))[0]))
+    starts = np.concatenate([np.diff(events[np.diff(events, prepend=-(10**6)) > gap]) for events in found])
+    width = 4 + (int(np.quantile(starts, 0.1)) if len(starts) else int(gap))
+    return gap, width, float(np.median(starts)) if len(starts) else 0.0
 
 # %% ../../nbs/dcase/03_alignment.ipynb #a3ed2854
 @dataclass(frozen=True)
@@ -184,30 +222,13 @@ class Events:
         "Learn what a click sounds like and how clicks are grouped. Raises `DataError` where clicks are too rare."
         if not len(pictures):
             raise DataError("No training clip to learn the alignment from. Give two dozen.")
-        rises = np.concatenate([_rises(picture) for picture in pictures], axis=1)
-        usual, strength, template = rises.mean(axis=1), rises.mean(axis=0), np.zeros(0)
-        for _ in range(4):
-            template = rises[:, strength >= np.quantile(strength, 0.98)].mean(axis=1) - usual
-            template /= max(float(np.linalg.norm(template)), 1e-12)
-            strength = template @ rises
+        template, usual = _click_spectrum(np.concatenate([_rises(picture) for picture in pictures], axis=1))
         first = cls(template, usual, 0.0, 0.0, 0)
         responses = [first._response(picture) for picture in pictures]
-        heights = np.concatenate([response[find_peaks(response, distance=3)[0]] for response in responses])
-        height, clarity = _split(heights)
-        if clarity < 0.8:
-            raise DataError(
-                f"No clicks: two groups explain {clarity:.0%} of the peaks' heights. Do not align this type."
-            )
+        height = _click_height(responses)
         found = [find_peaks(response, height=height, distance=3)[0] for response in responses]
-        intervals = np.concatenate([np.diff(events) for events in found]).astype(np.float64)
-        if len(intervals) < 2 * len(pictures) or len(np.unique(intervals)) < 3:
-            raise DataError(
-                f"{len(intervals)} pauses between clicks in {len(pictures)} clips are too few. Use longer clips."
-            )
-        gap = float(np.exp(_split(np.log(intervals))[0]))
-        starts = np.concatenate([np.diff(events[np.diff(events, prepend=-(10**6)) > gap]) for events in found])
-        width = 4 + (int(np.quantile(starts, 0.1)) if len(starts) else int(gap))
-        return cls(template, usual, height, gap, width, period=float(np.median(starts)) if len(starts) else 0.0)
+        gap, width, period = _grouping(found)
+        return cls(template, usual, height, gap, width, period=period)
 
     def _response(self, picture: Audio) -> FloatArray:
         response: FloatArray = self.template @ (_rises(picture) - self.usual[:, None])
@@ -227,6 +248,12 @@ class Events:
             window = np.arange(max(start - self.before, 0), min(start - self.before + self.width, len(columns)))
             columns[window] = window - (start - self.before)
         return columns
+
+# %% ../../nbs/dcase/03_alignment.ipynb #3d06c287
+def _pauses(events: IntArray) -> FloatArray:
+    "Logarithms of successive pauses, `(n, 2)`."
+    logs = np.log(np.maximum(np.diff(events), 1).astype(np.float64))
+    return np.stack([logs[:-1], logs[1:]], axis=1) if len(logs) > 1 else np.zeros((0, 2))
 
 # %% ../../nbs/dcase/03_alignment.ipynb #98008ac7
 @dataclass(frozen=True)
@@ -278,9 +305,3 @@ class Intervals:
             "shortest_pause_s": float(pauses.min()),
             "longest_pause_s": float(pauses.max()),
         }
-
-# %% ../../nbs/dcase/03_alignment.ipynb #3d06c287
-def _pauses(events: IntArray) -> FloatArray:
-    "Logarithms of successive pauses, `(n, 2)`."
-    logs = np.log(np.maximum(np.diff(events), 1).astype(np.float64))
-    return np.stack([logs[:-1], logs[1:]], axis=1) if len(logs) > 1 else np.zeros((0, 2))

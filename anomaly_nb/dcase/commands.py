@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastcore.script import call_parse
 
 from ..core import DataError, atomic_path, command_line, folder_lock

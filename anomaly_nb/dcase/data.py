@@ -78,7 +78,7 @@ OFFICIAL_COUNTS: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
     "ToyConveyor": (3000, {"id_01": (800, 400), "id_02": (800, 355), "id_03": (799, 355)}),
 }
 
-
+# %% ../../nbs/dcase/00_data.ipynb #e035d448
 class Problem(NamedTuple):
     "Something that is wrong with a folder."
 
@@ -243,6 +243,34 @@ def _counts(clips: pd.DataFrame) -> pd.DataFrame:
     table = pd.crosstab([clips["machine_type"], clips["machine_id"]], kind).reindex(columns=names, fill_value=0)
     return table.assign(seconds=clips.groupby(["machine_type", "machine_id"])["seconds"].median())
 
+# %% ../../nbs/dcase/00_data.ipynb #fb89abe6
+def _looked_over(
+    root: Path, machine_types: Sequence[str], wanted: Sequence[str] | None, sample_rate: int, official: bool
+) -> tuple[pd.DataFrame, list[Problem]]:
+    "The clips of a folder, with a column that tells which are usable, and all problems."
+    rows, problems = list[tuple[Any, ...]](), list[Problem]()
+    for machine_type in machine_types:
+        found, wrong = _scan(root, machine_type, sample_rate)
+        rows, problems = rows + found, problems + wrong
+    clips = _table(rows)
+    problems += _stray_problems(root, wanted)
+    problems += [*_length_problems(clips, root), *_label_problems(clips)]
+    for machine_type in machine_types if official else ():
+        problems += _count_problems(clips, machine_type)
+    bad = {problem.place for problem in problems if problem.serious}
+    usable = [str(path.relative_to(root)) not in bad for path in clips["path"]]
+    clips["usable"] = np.array(usable, bool)  # also where there is no clip
+    return clips, problems
+
+# %% ../../nbs/dcase/00_data.ipynb #f864dccd
+def _first_of(serious: Sequence[Problem], root: Path) -> str:
+    "Serious problems as the sentence of an error."
+    place, what, remedy, _ = serious[0]
+    rest = len(serious) - 1
+    verb = "problems are" if rest > 1 else "problem is"
+    more = f" {rest} more {verb} in DCASEFolder(root).problems." if rest else ""
+    return f"{root / place}: {what}. Remedy: {remedy}.{more}"
+
 # %% ../../nbs/dcase/00_data.ipynb #e86c2b4e
 class DCASEFolder(Described):
     "A folder in the layout of DCASE 2020 Task 2: what is in it, and what is wrong with it."
@@ -256,18 +284,8 @@ class DCASEFolder(Described):
     ) -> None:
         self.root, self.sample_rate = Path(root), sample_rate
         self.machine_types = _types(self.root, machine_types)
-        rows, self._problems = list[tuple[Any, ...]](), list[Problem]()
-        for machine_type in self.machine_types:
-            clips, problems = _scan(self.root, machine_type, sample_rate)
-            rows, self._problems = rows + clips, self._problems + problems
-        self.clips = _table(rows)
-        self._problems += _stray_problems(self.root, machine_types)
-        self._problems += [*_length_problems(self.clips, self.root), *_label_problems(self.clips)]
-        for machine_type in self.machine_types if official else ():
-            self._problems += _count_problems(self.clips, machine_type)
-        bad = {problem.place for problem in self._problems if problem.serious}
-        usable = [str(path.relative_to(self.root)) not in bad for path in self.clips["path"]]
-        self.clips["usable"] = np.array(usable, bool)  # also where there is no clip
+        found = _looked_over(self.root, self.machine_types, machine_types, sample_rate, official)
+        self.clips, self._problems = found
 
     @property
     def problems(self) -> pd.DataFrame:
@@ -304,11 +322,7 @@ class DCASEFolder(Described):
         "Raise `DataError` with the first serious problem, if there is one."
         serious = [problem for problem in self._problems if problem.serious and problem.place.startswith(part)]
         if serious:
-            place, what, remedy, _ = serious[0]
-            rest = len(serious) - 1
-            verb = "problems are" if rest > 1 else "problem is"
-            more = f" {rest} more {verb} in DCASEFolder(root).problems." if rest else ""
-            raise DataError(f"{self.root / place}: {what}. Remedy: {remedy}.{more}")
+            raise DataError(_first_of(serious, self.root))
 
     def _facts(self) -> dict[str, object]:
         return {"name": self.root.name, "clips": len(self.clips), "problems": len(self._problems)}

@@ -14,19 +14,34 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
-from ..audio import HTK, Audio, LogMel, log_mel, read_audio
-from ..core import DataError, Detector, FloatArray, check_values
+from ..audio import HTK, Audio, log_mel, read_audio
+from ..core import DataError, Described, Detector, FloatArray, check_values
 from .alignment import Aligner, Cycle, folded
 from .data import Clip, DCASEFolder
 from .statistics import Moments
 from ..metrics import pauc, roc_auc
 
+# %% ../../nbs/dcase/07_detector.ipynb #0beeb692
+def _unlike_neighbours(
+    picture: Audio,  # (n_mels, T) in dB
+    rows: FloatArray,  # (clips, n_mels) mean levels of normal clips
+    mean: FloatArray,  # (n_mels, T) of normal clips
+    neighbours: int,  # clips to compare with
+) -> FloatArray:  # (n_mels, T) dB
+    "How the bands of a clip differ from similar normal clips, and how far its frames stand out within it."
+    row = picture.mean(axis=1, dtype=np.float64)
+    nearest = np.argsort(np.abs(rows - row).sum(axis=1))[:neighbours]
+    steady = (row - rows[nearest].mean(axis=0))[:, None]
+    rest = picture - mean
+    passing = uniform_filter1d(rest - rest.mean(axis=1, keepdims=True), 5, axis=1)
+    strange: FloatArray = np.abs(steady + passing / 2)
+    return strange
+
 # %% ../../nbs/dcase/07_detector.ipynb #03c15eb1
-class NormalSound:
+class NormalSound(Described):
     "What one machine's normal clips are like, to draw a map for a single clip."
 
     def __init__(
@@ -46,6 +61,9 @@ class NormalSound:
             self.moments = Moments(aligned.shape[1:])
         self.moments.add(aligned)
         return self
+
+    def _facts(self) -> dict[str, object]:
+        return {"clips": len(self._rows), "cycle": isinstance(self.aligner, Cycle)}
 
     def _folded(self, picture: Audio) -> FloatArray:
         if not isinstance(self.aligner, Cycle):
@@ -69,13 +87,7 @@ class NormalSound:
             smooth = gaussian_filter(self._folded(picture) - self.moments.mean, (0.7, 0.5), mode=("nearest", "wrap"))
             cycle: FloatArray = np.abs(smooth / spread)[:, columns]
             return cycle
-        rows, row = np.array(self._rows, np.float64), picture.mean(axis=1, dtype=np.float64)
-        nearest = np.argsort(np.abs(rows - row).sum(axis=1))[:neighbours]
-        steady = (row - rows[nearest].mean(axis=0))[:, None]
-        rest = picture - self.moments.mean
-        passing = uniform_filter1d(rest - rest.mean(axis=1, keepdims=True), 5, axis=1)
-        strange: FloatArray = np.abs(steady + passing / 2)
-        return strange
+        return _unlike_neighbours(picture, np.array(self._rows, np.float64), self.moments.mean, neighbours)
 
 # %% ../../nbs/dcase/07_detector.ipynb #91327a1f
 def _picture(file: Path | str) -> Audio:  # (n_mels, T) in dB
@@ -305,7 +317,7 @@ OFFICIAL_BASELINE: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 
-
+# %% ../../nbs/dcase/07_detector.ipynb #39a89a1c
 def official_table(
     scores: pd.DataFrame,  # columns machine_type, machine_id, label (1 = anomaly), score
 ) -> pd.DataFrame:  # type, id, auc, pauc; a row "average" for each type

@@ -19,14 +19,14 @@ from scipy import fft
 from scipy.signal import lfilter
 
 from ..audio import HTK, Audio, LogMel, log_mel, write_audio
-from ..core import BoolArray, DataError, FloatArray, atomic_path, generator, reading
+from ..core import BoolArray, DataError, FloatArray, atomic_path, generator, html_card, reading
 
 # %% ../../nbs/dcase/01_machines.ipynb #9c062ef1
 SAMPLE_RATE = 16000
 SHORTEST = 0.4  # seconds of a clip, and of the room's echo
 Gain = Callable[[FloatArray], FloatArray]
 
-
+# %% ../../nbs/dcase/01_machines.ipynb #db5de461
 @dataclass(frozen=True)
 class Scene:
     "One recording to be: its length, its random numbers, and how far the machine's ways are changed by a fault."
@@ -316,6 +316,16 @@ class Rendering(NamedTuple):
         "Bins changed by 3 dB or more."
         return np.abs(self.gain) >= 3
 
+    def _facts(self) -> dict[str, object]:
+        seconds, share = len(self.audio) / SAMPLE_RATE, float(self.mask.mean())
+        return {"fault": self.fault, "seconds": round(seconds, 2), "share of 3 dB": round(share, 4)}
+
+    def __repr__(self) -> str:
+        return f"Rendering({', '.join(f'{name}={value!r}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_card("Rendering", self._facts())
+
 # %% ../../nbs/dcase/01_machines.ipynb #c6cec3b2
 _OPEN: LogMel = replace(HTK, top_db=None)
 
@@ -397,6 +407,30 @@ def _manifest(path: Path) -> list[dict[Any, Any]]:
         table = pd.read_csv(path, float_precision="round_trip")
         return table.assign(file=table["file"].astype(str)).to_dict("records")
 
+# %% ../../nbs/dcase/01_machines.ipynb #b6a89f78
+def _write_clip(
+    root: Path, clip: Rendering, machine_type: str, machine: int, split: str, label: int, number: int, severity: float
+) -> dict[str, object]:
+    "Write a clip, and for a broken one the truth; its row of the manifest."
+    stem = f"{('normal', 'anomaly')[label]}_id_{machine:02d}_{number:08d}"
+    write_audio(root / machine_type / split / f"{stem}.wav", clip.audio)
+    bands = np.flatnonzero(clip.mask.mean(axis=1) > 0.02)
+    low, high = (HTK.hertz[bands[0]], HTK.hertz[bands[-1] + 1]) if len(bands) else (np.nan, np.nan)
+    if label:
+        with atomic_path(root / machine_type / "masks" / f"{stem}.npz") as path:
+            np.savez_compressed(path, gain=clip.gain.astype(np.float16), mask=clip.mask)
+    return {
+        "file": f"{machine_type}/{split}/{stem}.wav",
+        "type": machine_type,
+        "id": f"id_{machine:02d}",
+        "split": split,
+        "label": label,
+        "fault": clip.fault,
+        "severity": severity if label else 0.0,
+        "low_hz": low,
+        "high_hz": high,
+    }
+
 # %% ../../nbs/dcase/01_machines.ipynb #83dcf26a
 def synthesize_machines(
     root: Path | str,  # where the folders are made
@@ -425,28 +459,9 @@ def synthesize_machines(
         for machine in range(0, 2 * machines, 2):
             for split, label, count in (("train", 0, train), ("test", 0, normal), ("test", 1, anomaly)):
                 for number in range(count):
-                    clip = render_clip(machine_type, machine, split, label, number, severity, None, snr, seconds, seed)
-                    stem = f"{('normal', 'anomaly')[label]}_id_{machine:02d}_{number:08d}"
-                    write_audio(root / machine_type / split / f"{stem}.wav", clip.audio)
-                    bands = np.flatnonzero(clip.mask.mean(axis=1) > 0.02)
-                    low, high = (HTK.hertz[bands[0]], HTK.hertz[bands[-1] + 1]) if len(bands) else (np.nan, np.nan)
-                    if label:
-                        with atomic_path(root / machine_type / "masks" / f"{stem}.npz") as path:
-                            np.savez_compressed(path, gain=clip.gain.astype(np.float16), mask=clip.mask)
-                    name = f"{machine_type}/{split}/{stem}.wav"
-                    rows.append(
-                        {
-                            "file": name,
-                            "type": machine_type,
-                            "id": f"id_{machine:02d}",
-                            "split": split,
-                            "label": label,
-                            "fault": clip.fault,
-                            "severity": severity if label else 0.0,
-                            "low_hz": low,
-                            "high_hz": high,
-                        }
-                    )
+                    place = (machine_type, machine, split, label, number)
+                    clip = render_clip(*place, severity, None, snr, seconds, seed)
+                    rows.append(_write_clip(root, clip, *place, severity))
     manifest = {str(row["file"]): row for row in [*earlier, *rows]}
     with atomic_path(root / "manifest.csv") as path:
         pd.DataFrame(list(manifest.values())).to_csv(path, index=False)

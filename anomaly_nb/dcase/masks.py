@@ -88,6 +88,86 @@ class Patch:
             for start in starts:
                 row[max(start + first, 0) : max(start + end, 0)] = self.sign
 
+# %% ../../nbs/dcase/06_masks.ipynb #81fc2af1
+class _Part(NamedTuple):
+    "A connected part of a mask."
+
+    bands: slice
+    frames: slice
+    inside: BoolArray  # (bands, frames) within them
+    sign: int  # 1 or -1
+
+
+def _parts(mask: BoolArray | SignedMasks) -> Iterator[_Part]:
+    "Connected parts of a mask, each with one sign."
+    for sign in (1, -1):
+        parts, _ = ndimage.label(mask.astype(np.int8) == sign)
+        for number, (bands, frames) in enumerate(ndimage.find_objects(parts), 1):
+            yield _Part(bands, frames, parts[bands, frames] == number, sign)
+
+
+def _outline(inside: BoolArray, width: int, whole: int) -> tuple[tuple[int, int], ...]:
+    "First frame and end of each band; those over nearly all of the columns last the whole clip."
+    first, end = inside.argmax(axis=1), inside.shape[1] - inside[:, ::-1].argmax(axis=1)
+    edges = np.stack([first, end], axis=1)
+    edges[end - first >= 0.95 * width] = 0, whole
+    return tuple((int(a), int(b)) for a, b in edges)
+
+
+def _patches_of(machine: MachineStudy, frames: int, smallest: int) -> list[Patch]:
+    "Patches of one machine that are large enough."
+    shrunken, found = machine.found.shrunken, list[Patch]()
+    for part in _parts(np.sign(shrunken) * (np.abs(shrunken) >= machine.threshold)):
+        if part.inside.sum() >= smallest:
+            outline = _outline(part.inside, machine.aligner.width, frames)
+            place = part.bands.start, part.bands.stop - part.bands.start, max(end - first for first, end in outline)
+            outline = () if set(outline) == {(0, place[2])} else outline  # a box
+            db = float(shrunken[part.bands, part.frames][part.inside].mean())
+            found.append(Patch(*place, part.sign, db, machine.machine_id, part.frames.start, outline))
+    return found
+
+# %% ../../nbs/dcase/06_masks.ipynb #2de448c9
+def _period(machine: MachineStudy) -> float:
+    "Frames after which a machine repeats itself or clicks again, 0 if it does not."
+    return machine.aligner.period if isinstance(machine.aligner, Cycle | Events) else 0.0
+
+
+def _prior_fields(report: StudyReport, machine_type: str, smallest: int) -> dict[str, Any]:
+    "What a study tells of a type, as the fields of a `MaskPrior`."
+    machines = [machine for machine in report.machines if machine.machine_type == machine_type]
+    if not machines:
+        raise DataError(f"The report has no machine of type {machine_type!r}. Run the study on it first.")
+    recipe = machines[0].recipe
+    frames = recipe.frames(report.folder.samples(machine_type))
+    patches = tuple(patch for machine in machines for patch in _patches_of(machine, frames, smallest))
+    if not patches:
+        raise DataError(f"{machine_type}: no region of {smallest} bins was found, so there is nothing to imitate.")
+    periods = [period for period in map(_period, machines) if period]
+    return {
+        "machine_type": machine_type,
+        "n_mels": recipe.n_mels,
+        "frames": frames,
+        "patches": patches,
+        "period": float(np.mean(periods)) if periods else 0.0,
+        "hertz": tuple(float(edge) for edge in recipe.hertz),
+        "step": recipe.hop / recipe.sample_rate,
+    }
+
+# %% ../../nbs/dcase/06_masks.ipynb #eac11e3b
+def _changed(patch: Patch, n_mels: int, whole: int, random: np.random.Generator, jitter: float) -> Patch:
+    "The patch at another place and size near its own."
+    bands = int(np.clip(round(patch.bands * np.exp(jitter * random.normal())), 1, n_mels))
+    low = int(np.clip(round(patch.low + jitter * patch.bands * random.normal()), 0, n_mels - bands))
+    return patch.scaled(low, bands, float(np.exp(jitter * random.normal())), whole)
+
+
+def _painted(patches: Sequence[Patch], shape: tuple[int, int], period: float, whole: int) -> SignedMasks:
+    "A mask of patches with their signs."
+    mask = np.zeros(shape, np.int8)
+    for patch in patches:
+        patch.paint(mask, period, whole)
+    return mask
+
 # %% ../../nbs/dcase/06_masks.ipynb #d173d3f6
 @dataclass(frozen=True, repr=False)
 class MaskPrior(Described):
@@ -109,18 +189,7 @@ class MaskPrior(Described):
         smallest: int = 6,  # bins; smaller patches are taken as noise
     ) -> Self:
         "Collect what was found. Raises `DataError` if the type was not studied or no patch is large enough."
-        machines = [machine for machine in report.machines if machine.machine_type == machine_type]
-        if not machines:
-            raise DataError(f"The report has no machine of type {machine_type!r}. Run the study on it first.")
-        frames = machines[0].recipe.frames(report.folder.samples(machine_type))
-        patches = tuple(patch for machine in machines for patch in _patches_of(machine, frames, smallest))
-        if not patches:
-            raise DataError(f"{machine_type}: no region of {smallest} bins was found, so there is nothing to imitate.")
-        periods = [period for period in map(_period, machines) if period]
-        period = float(np.mean(periods)) if periods else 0.0
-        recipe = machines[0].recipe
-        edges = tuple(float(edge) for edge in recipe.hertz)
-        return cls(machine_type, recipe.n_mels, frames, patches, period, edges, recipe.hop / recipe.sample_rate)
+        return cls(**_prior_fields(report, machine_type, smallest))
 
     def _facts(self) -> dict[str, object]:
         machines = len(self.together()) if self.patches else 0
@@ -140,11 +209,8 @@ class MaskPrior(Described):
 
     def found(self) -> SignedMasks:
         "What was found, as a mask for each machine `(machines, n_mels, frames)`."
-        masks = [np.zeros((self.n_mels, self.frames), np.int8) for _ in self.together()]
-        for mask, patches in zip(masks, self.together(), strict=True):
-            for patch in patches:
-                patch.paint(mask, self.period, self.frames)
-        return np.stack(masks)
+        shape = (self.n_mels, self.frames)
+        return np.stack([_painted(patches, shape, self.period, self.frames) for patches in self.together()])
 
     def save(self, path: Path | str) -> None:
         "Write the prior as JSON."
@@ -154,10 +220,7 @@ class MaskPrior(Described):
     def load(cls, path: Path | str) -> Self:
         "Read a prior. Raises `DataError` for a missing or damaged file."
         try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
-            state.pop("period_seconds", None)
-            patches = tuple(_read_patch(patch, state) for patch in state.pop("patches"))
-            return cls(**{**state, "patches": patches, "hertz": tuple(state["hertz"])})
+            return cls(**_read_prior(Path(path)))
         except Exception as error:  # whatever stands in the file
             raise DataError(f"{path}: not a mask prior ({error!r}). Write one with MaskPrior.save().") from error
 
@@ -169,14 +232,10 @@ class MaskPrior(Described):
     ) -> list[Patch]:  # of one machine
         "All patches of one of the machines, a little changed each, and moved in time together."
         machines = self.together()
-        chosen = [self._changed(patch, random, jitter) for patch in machines[int(random.integers(len(machines)))]]
+        patches = machines[int(random.integers(len(machines)))]
+        chosen = [_changed(patch, self.n_mels, self.frames, random, jitter) for patch in patches]
         shift = _shift(chosen, self.period, self.frames, frames or self.frames, random)
         return [replace(patch, start=patch.start + shift) for patch in chosen]
-
-    def _changed(self, patch: Patch, random: np.random.Generator, jitter: float) -> Patch:
-        bands = int(np.clip(round(patch.bands * np.exp(jitter * random.normal())), 1, self.n_mels))
-        low = int(np.clip(round(patch.low + jitter * patch.bands * random.normal()), 0, self.n_mels - bands))
-        return patch.scaled(low, bands, float(np.exp(jitter * random.normal())), self.frames)
 
 # %% ../../nbs/dcase/06_masks.ipynb #27ac2aef
 def _shift(patches: list[Patch], period: float, whole: int, frames: int, random: np.random.Generator) -> int:
@@ -216,55 +275,31 @@ def _read_patch(patch: Mapping[str, Any], prior: Mapping[str, Any]) -> Patch:
         raise DataError("a patch is larger than a clip")
     return read
 
-# %% ../../nbs/dcase/06_masks.ipynb #2de448c9
-def _period(machine: MachineStudy) -> float:
-    "Frames after which a machine repeats itself or clicks again, 0 if it does not."
-    return machine.aligner.period if isinstance(machine.aligner, Cycle | Events) else 0.0
 
-# %% ../../nbs/dcase/06_masks.ipynb #81fc2af1
-class _Part(NamedTuple):
-    "A connected part of a mask."
-
-    bands: slice
-    frames: slice
-    inside: BoolArray  # (bands, frames) within them
-    sign: int  # 1 or -1
-
-
-def _parts(mask: BoolArray | SignedMasks) -> Iterator[_Part]:
-    "Connected parts of a mask, each with one sign."
-    for sign in (1, -1):
-        parts, _ = ndimage.label(mask.astype(np.int8) == sign)
-        for number, (bands, frames) in enumerate(ndimage.find_objects(parts), 1):
-            yield _Part(bands, frames, parts[bands, frames] == number, sign)
-
-
-def _outline(inside: BoolArray, width: int, whole: int) -> tuple[tuple[int, int], ...]:
-    "First frame and end of each band; those over nearly all of the columns last the whole clip."
-    first, end = inside.argmax(axis=1), inside.shape[1] - inside[:, ::-1].argmax(axis=1)
-    edges = np.stack([first, end], axis=1)
-    edges[end - first >= 0.95 * width] = 0, whole
-    return tuple((int(a), int(b)) for a, b in edges)
-
-
-def _patches_of(machine: MachineStudy, frames: int, smallest: int) -> list[Patch]:
-    "Patches of one machine that are large enough."
-    shrunken, found = machine.found.shrunken, list[Patch]()
-    for part in _parts(np.sign(shrunken) * (np.abs(shrunken) >= machine.threshold)):
-        if part.inside.sum() >= smallest:
-            outline = _outline(part.inside, machine.aligner.width, frames)
-            place = part.bands.start, part.bands.stop - part.bands.start, max(end - first for first, end in outline)
-            outline = () if set(outline) == {(0, place[2])} else outline  # a box
-            db = float(shrunken[part.bands, part.frames][part.inside].mean())
-            found.append(Patch(*place, part.sign, db, machine.machine_id, part.frames.start, outline))
-    return found
+def _read_prior(path: Path) -> dict[str, Any]:
+    "The fields of a `MaskPrior` from a file; whatever is wrong with it raises something."
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state.pop("period_seconds", None)
+    patches = tuple(_read_patch(patch, state) for patch in state.pop("patches"))
+    return {**state, "patches": patches, "hertz": tuple(state["hertz"])}
 
 # %% ../../nbs/dcase/06_masks.ipynb #3a92e9b2
 def _draw_patches(prior: MaskPrior, shape: tuple[int, int], random: np.random.Generator) -> SignedMasks:
     "A mask of patches like the found ones, with their signs."
+    return _painted(prior.draw(random, frames=shape[1]), shape, prior.period, prior.frames)
+
+
+def _usual_bands(shape: tuple[int, int], random: np.random.Generator) -> SignedMasks:
+    "The usual mask: one band over the union of many segments of time."
+    mels, frames = shape
+    bands = max(1, int(random.uniform(0.1, 0.5) * mels))
+    low, times = int(random.integers(0, mels - bands + 1)), np.zeros(frames, bool)
+    for _ in range(int(random.integers(10, 161))):
+        length = int(random.integers(1, max(frames // 4, 1) + 1))
+        start = int(random.integers(0, frames - length + 1))
+        times[start : start + length] = True
     mask = np.zeros(shape, np.int8)
-    for patch in prior.draw(random, frames=shape[1]):
-        patch.paint(mask, prior.period, prior.frames)
+    mask[low : low + bands] = times
     return mask
 
 # %% ../../nbs/dcase/06_masks.ipynb #5e080481
@@ -308,16 +343,7 @@ class AudioSpecificStrategy:
     def _draw(self, shape: tuple[int, int], random: np.random.Generator) -> SignedMasks:
         if self.prior is not None:
             return _draw_patches(self.prior, shape, random)
-        mels, frames = shape
-        bands = max(1, int(random.uniform(0.1, 0.5) * mels))
-        low, times = int(random.integers(0, mels - bands + 1)), np.zeros(frames, bool)
-        for _ in range(int(random.integers(10, 161))):
-            length = int(random.integers(1, max(frames // 4, 1) + 1))
-            start = int(random.integers(0, frames - length + 1))
-            times[start : start + length] = True
-        mask = np.zeros(shape, np.int8)
-        mask[low : low + bands] = times
-        return mask
+        return _usual_bands(shape, random)
 
 # %% ../../nbs/dcase/06_masks.ipynb #f6886f20
 def perlin_noise(

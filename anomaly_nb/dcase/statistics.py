@@ -126,7 +126,7 @@ def shrunken_difference(
     shrunken: FloatArray = row + weight * rest
     return shrunken
 
-
+# %% ../../nbs/dcase/02_statistics.ipynb #8716ffbd
 @dataclass(frozen=True, repr=False)
 class Comparison(Described):
     "Two groups of spectrograms, compared."
@@ -143,7 +143,7 @@ class Comparison(Described):
         "Bins whose shrunken difference is at least so many dB, up or down."
         return np.abs(self.shrunken) >= threshold
 
-
+# %% ../../nbs/dcase/02_statistics.ipynb #8eb4a61b
 def compare(
     first: Moments,  # e.g. training clips
     second: Moments,  # e.g. broken clips

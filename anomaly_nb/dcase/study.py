@@ -28,7 +28,7 @@ from scipy.stats import t
 
 from ..audio import HTK, Audio, LogMel, read_audio
 from ..core import BoolArray, DataError, Described, FloatArray, atomic_path, html_card, html_page
-from .alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
+from .alignment import Aligner, Cycle, Intervals, Unaligned, folded
 from .data import Clip, DCASEFolder, spectrogram_batches
 from anomaly_nb.dcase.statistics import (
     BinHistogram,
@@ -586,7 +586,7 @@ logger = logging.getLogger(__name__)
 ALIGN = {"slider": "cycle", "valve": "events"}
 View = Callable[[str, Audio], Audio]  # machine type, spectrograms (b, n_mels, T) in dB -> pictures of the same shape
 
-
+# %% ../../nbs/dcase/04_machine_study.ipynb #a96e40c7
 @dataclass(frozen=True)
 class MachineReader:
     "Reads the clips of one machine after the other."
@@ -694,6 +694,27 @@ class FinishedMachines:
         with atomic_path(self.path(machine_type, machine_id)) as temporary:
             temporary.write_bytes(data)
 
+# %% ../../nbs/dcase/04_machine_study.ipynb #febd1318
+def _studied(
+    work: MachineWork,
+    chosen: list[tuple[str, str]],  # type and id of machines
+    kept: FinishedMachines | None,  # what an earlier run has finished
+    **engine: Any,  # `workers` and `scheduler`
+) -> tuple[list[MachineStudy], list[str]]:
+    "The machines that could be studied, and a sentence for each that could not."
+    found = {i: study for i, names in enumerate(chosen) if kept is not None and (study := kept.read(*names))}
+    failed = list[str]()
+    for chunk, outcome in outcomes(work.arrays, chosen, done=list(found), **engine):
+        names = chosen[chunk.start]
+        failed += [f"{' '.join(names)} could not be studied: {reason}" for _, _, reason in outcome.failed]
+        if not outcome.failed:
+            logger.info("%s %s is finished", *names)
+            if kept is not None:
+                kept.write(*names, outcome.data)
+            found[chunk.start] = work.decoded(*names, outcome.suffix, outcome.data)
+        del outcome  # its megabytes, before the next machine is read
+    return [found[i] for i in sorted(found)], failed
+
 # %% ../../nbs/dcase/04_machine_study.ipynb #b3ad42c3
 class SpectrogramStudy(Described):
     "Where and how broken machines differ from normal ones, for each machine of a folder."
@@ -729,7 +750,7 @@ class SpectrogramStudy(Described):
             why = " ".join(notes or ["There is no recording to read; dcase_check says more."])
             raise DataError(f"{self.folder.root}: no machine with 2 training, normal and broken clips. {why}")
         kept = FinishedMachines(Path(out) / "unfinished", self.work) if out is not None and not self.work.view else None
-        machines, failed = self._machines(chosen, kept, workers, scheduler)
+        machines, failed = _studied(self.work, chosen, kept, workers=workers, scheduler=scheduler)
         if not machines:
             raise DataError(f"{self.folder.root}: no machine could be studied. {failed[0]}")
         report = StudyReport(self.folder, machines, notes + failed)
@@ -738,21 +759,3 @@ class SpectrogramStudy(Described):
         if kept is not None and not failed:
             shutil.rmtree(kept.folder, ignore_errors=True)
         return report
-
-    def _machines(
-        self, chosen: list[tuple[str, str]], kept: FinishedMachines | None, workers: int, scheduler: str | None
-    ) -> tuple[list[MachineStudy], list[str]]:
-        "The machines that could be studied, and a sentence for each that could not."
-        found = {i: study for i, names in enumerate(chosen) if kept is not None and (study := kept.read(*names))}
-        engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "done": list(found)}
-        failed = list[str]()
-        for chunk, outcome in outcomes(self.work.arrays, chosen, **engine):
-            names = chosen[chunk.start]
-            failed += [f"{' '.join(names)} could not be studied: {reason}" for _, _, reason in outcome.failed]
-            if not outcome.failed:
-                logger.info("%s %s is finished", *names)
-                if kept is not None:
-                    kept.write(*names, outcome.data)
-                found[chunk.start] = self.work.decoded(*names, outcome.suffix, outcome.data)
-            del outcome  # its megabytes, before the next machine is read
-        return [found[i] for i in sorted(found)], failed

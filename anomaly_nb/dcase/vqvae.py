@@ -54,6 +54,23 @@ def _of_the_first(
         torch.distributed.broadcast(draw, 0)
     return draw
 
+# %% ../../nbs/dcase/05_vqvae.ipynb #4c40e08d
+def _drawn(vectors: Tensor, n: int) -> Tensor:
+    "Vectors of a batch at random, to become entries."
+    return vectors[torch.randint(len(vectors), (n,), device=vectors.device)]
+
+
+def _smoothed(counts: Tensor) -> Tensor:
+    "Counts without a zero, of the same sum."
+    total = counts.sum()
+    return (counts + 1e-5) / (total + len(counts) * 1e-5) * total
+
+
+def _perplexity(codes: Tensor, entries: int) -> Tensor:
+    "How many of the entries are in use."
+    share = torch.bincount(codes, minlength=entries).float() / len(codes)
+    return torch.exp(-(share * torch.log(share + 1e-10)).sum())
+
 # %% ../../nbs/dcase/05_vqvae.ipynb #cbadb6ad
 class Codebook(nn.Module):
     "Replaces vectors by the nearest of `entries` entries, which follow the data in training."
@@ -83,19 +100,17 @@ class Codebook(nn.Module):
         self.sums.mul_(self.decay).add_(summed, alpha=1 - self.decay)
         dead = (self.counts < 0.05 * self.counts.mean()) & (chosen == 0)
         if dead.any():
-            where = torch.randint(len(vectors), (int(dead.sum()),), device=vectors.device)
+            drawn = _drawn(vectors, int(dead.sum()))
             self.counts[dead] = self.counts.mean()
-            self.sums[dead] = _of_the_first(vectors[where]) * self.counts[dead][:, None]
-        total = self.counts.sum()
-        smoothed = (self.counts + 1e-5) / (total + len(self.counts) * 1e-5) * total
-        self.weight.copy_(self.sums / smoothed[:, None])
+            self.sums[dead] = _of_the_first(drawn) * self.counts[dead][:, None]
+        self.weight.copy_(self.sums / _smoothed(self.counts)[:, None])
 
     @torch.no_grad()
     def _begin(self, vectors: Tensor) -> None:
         "Take the first entries from the data."
-        where = torch.randint(len(vectors), (len(self.weight),), device=vectors.device)
+        drawn = _drawn(vectors, len(self.weight))
         noise = 0.01 * vectors.std() * torch.randn_like(self.weight)
-        self.weight.copy_(_of_the_first(vectors[where] + noise))
+        self.weight.copy_(_of_the_first(drawn + noise))
         self.sums.copy_(self.weight)
 
     def forward(
@@ -113,8 +128,7 @@ class Codebook(nn.Module):
             self._follow(flat, codes)
             self.steps += 1
         loss = self.commitment_cost * F.mse_loss(vectors, quantised)
-        share = torch.bincount(codes, minlength=len(self.weight)).float() / len(codes)
-        perplexity = torch.exp(-(share * torch.log(share + 1e-10)).sum())
+        perplexity = _perplexity(codes, len(self.weight))
         straight = vectors + (quantised - vectors).detach()
         shape = (z.shape[0], z.shape[2], z.shape[3])
         return loss, straight.reshape(*shape, -1).permute(0, 3, 1, 2), codes.reshape(shape), perplexity
@@ -153,6 +167,15 @@ class Encoded(NamedTuple):
     perplexity_bot: Tensor
     perplexity_top: Tensor
 
+# %% ../../nbs/dcase/05_vqvae.ipynb #53d8f79d
+logger = logging.getLogger(__name__)
+
+
+def _check_input(x: Tensor) -> None:
+    "Raise `DataError` for what is no batch of spectrograms, or cannot be halved three times."
+    if x.dim() != 4 or x.shape[1] != 1 or x.shape[2] % 8 or x.shape[3] % 8:
+        raise DataError(f"Input of shape {tuple(x.shape)}: expected (b, 1, n_mels, T), both multiples of 8. Pad it.")
+
 # %% ../../nbs/dcase/05_vqvae.ipynb #d206de40
 class VQ_VAE_2Layer(nn.Module):
     "Vector-quantised autoencoder in two layers for `(b, 1, n_mels, T)`; both sizes multiples of 8."
@@ -187,10 +210,7 @@ class VQ_VAE_2Layer(nn.Module):
 
     def encode_with_prequant(self, x: Tensor) -> Encoded:
         "Both layers before and after quantisation, with losses."
-        if x.dim() != 4 or x.shape[1] != 1 or x.shape[2] % 8 or x.shape[3] % 8:
-            raise DataError(
-                f"Input of shape {tuple(x.shape)}: expected (b, 1, n_mels, T), both multiples of 8. Pad it."
-            )
+        _check_input(x)
         if not self.training and int(self.vq_bot.steps) == 0:
             logger.warning("This VQ_VAE_2Layer has never been trained: what it rebuilds means nothing.")
         features = self.enc_bot(x)
@@ -216,9 +236,6 @@ class VQ_VAE_2Layer(nn.Module):
         e = self.encode_with_prequant(x)
         rebuilt = self.decode_general(e.q_bot, e.q_top)
         return e.loss_bot, e.loss_top, rebuilt, e.q_top, e.q_bot, e.perplexity_top, e.perplexity_bot
-
-
-logger = logging.getLogger(__name__)
 
 # %% ../../nbs/dcase/05_vqvae.ipynb #ff0e75bc
 PRESETS: dict[str, dict[str, Any]] = {
@@ -287,6 +304,20 @@ def _places(checkpoints: Path | str, machine_type: str) -> list[Path]:
     "Where a type's network may be: in the folder itself, or that of the small preset in its own folder there."
     return [checkpoint_path(folder, machine_type) for folder in (checkpoints, Path(checkpoints) / "small")]
 
+# %% ../../nbs/dcase/05_vqvae.ipynb #94adac73
+def _held_out(clips: int) -> Tensor:
+    "Which clips are for validation: about a tenth, spread over all; one of two where there are few."
+    return torch.arange(clips) % max(clips // max(clips // 10, 1), 2) == 1
+
+
+def _write_network(path: Path, best: _KeepBest, dataset: DCASE2020Task2LogMelDataset, preset: str) -> None:
+    "The best weights with all that is needed to use them, the file whole or not at all."
+    size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
+    about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
+    state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
 # %% ../../nbs/dcase/05_vqvae.ipynb #fb21e288
 def train_vqvae(
     root: Path | str,  # DCASE layout
@@ -313,7 +344,7 @@ def train_vqvae(
         raise DataError(f"{root}: {clips}: too few to train with. At least 2 are needed.")
     torch.manual_seed(seed)
     network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
-    held = torch.arange(len(dataset)) % max(len(dataset) // max(len(dataset) // 10, 1), 2) == 1
+    held = _held_out(len(dataset))
     place = Path("checkpoints") / ("" if preset == "full" else preset) if checkpoints is None else checkpoints
     target = checkpoint_path(place, machine_type)
     with folder_lock(target.parent):
@@ -331,11 +362,7 @@ def train_vqvae(
             callbacks=[best],
             **options,
         )
-        size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
-        about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
-        state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
-        with atomic_path(target) as path:
-            torch.save(state, path)
+        _write_network(target, best, dataset, preset)
     return target
 
 # %% ../../nbs/dcase/05_vqvae.ipynb #b679e074

@@ -41,7 +41,7 @@ class Reading(NamedTuple):
     gpu_utilization: float | None = None  # percent
     gpu_temperature: float | None = None  # degrees Celsius
 
-
+# %% ../../nbs/dcgan/10_analytics.ipynb #55e1e7c8
 def _gpu_reading() -> tuple[float | None, float | None, float | None, float | None]:
     "Memory in MB and percent, utilisation, temperature of the first graphics card."
     if not torch.cuda.is_available():
@@ -65,7 +65,7 @@ LIMITS = {  # column: warning, critical, bottleneck on average
     "gpu_temperature": (85.0, 90.0, None),
 }
 
-
+# %% ../../nbs/dcgan/10_analytics.ipynb #2021f75c
 def resource_alerts(reading: Reading) -> dict[str, str]:  # column: "warning" or "critical"
     "What is beyond its limit in a reading."
     alerts = {}
@@ -74,6 +74,17 @@ def resource_alerts(reading: Reading) -> dict[str, str]:  # column: "warning" or
         if value is not None and value > warning:
             alerts[name] = "critical" if critical is not None and value > critical else "warning"
     return alerts
+
+# %% ../../nbs/dcgan/10_analytics.ipynb #22fadae4
+def _warn(
+    reading: Reading,
+    said: set[tuple[str, str]],  # columns and levels of earlier warnings; changed
+) -> None:
+    "Log what is beyond its limit and has not been said before."
+    for name, level in resource_alerts(reading).items():
+        if (name, level) not in said:
+            said.add((name, level))
+            logger.warning("%s is %.0f, which is %s.", name, getattr(reading, name), LEVELS[level])
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #f28cd248
 class ResourceMonitor:
@@ -104,14 +115,8 @@ class ResourceMonitor:
             disk = psutil.disk_usage(self.folder).percent
             reading = Reading(seconds, psutil.cpu_percent(), memory, process, disk, *_gpu_reading())
             self.readings.append(reading)
-            self._warn(reading)
+            _warn(reading, self._said)
             return reading
-
-    def _warn(self, reading: Reading) -> None:
-        for name, level in resource_alerts(reading).items():
-            if (name, level) not in self._said:
-                self._said.add((name, level))
-                logger.warning("%s is %.0f, which is %s.", name, getattr(reading, name), LEVELS[level])
 
     def table(self) -> pd.DataFrame:
         "A row per reading."
@@ -174,7 +179,7 @@ class RunTables(NamedTuple):
     def _repr_html_(self) -> str:
         return html_card("RunTables", {name: len(rows) for name, rows in self._asdict().items()}, "rows of each")
 
-
+# %% ../../nbs/dcgan/10_analytics.ipynb #56a164e9
 def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
     with reading(path, "This is not a readable table."):
         table = pd.read_csv(path).replace([np.inf, -np.inf], np.nan)
@@ -183,7 +188,7 @@ def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
         raise DataError(f"{path}: {'no rows' if not missing else 'no numbers in ' + ', '.join(missing)}.")
     return table
 
-
+# %% ../../nbs/dcgan/10_analytics.ipynb #9eabbbc6
 def read_run(
     folder: Path | str,  # output_dcgan
     metrics_dir: str = "epochs_statistics",  # folder of the tables inside
@@ -357,7 +362,7 @@ def summarise_run(
         "checkpoint_recommendations": _recommendation(run.checkpoints),
     }
 
-
+# %% ../../nbs/dcgan/10_analytics.ipynb #8de436b4
 def write_summary(
     folder: Path | str,  # output_dcgan
     metrics_dir: str = "epochs_statistics",  # folder of the tables inside

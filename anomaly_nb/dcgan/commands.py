@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from fastcore.script import anno_parser
 
-from ..core import DataError, IntArray, atomic_path, command_line, folder_lock
+from ..core import DataError, IntArray, atomic_path, command_line, first_process, folder_lock
 from .config import DCGANConfig, explain_config, list_configs, load_config
 
 # %% ../../nbs/dcgan/12_commands.ipynb #32c67df5
@@ -37,7 +37,7 @@ def underscored(
     parts = [argument.partition("=") for argument in arguments]
     return [("--" + a[2:].replace("-", "_") if a.startswith("--") else a) + sign + value for a, sign, value in parts]
 
-
+# %% ../../nbs/dcgan/12_commands.ipynb #4d377734
 def parsed(
     function: Callable[..., None],  # its arguments and their comments become options and help
     arguments: Sequence[str],  # of the command line
@@ -88,6 +88,39 @@ def dcgan_prepare() -> None:
     parsed(prepare, sys.argv[1:], "dcgan_prepare")
 
 # %% ../../nbs/dcgan/12_commands.ipynb #f3803027
+def _recordings(dataset: Any, rows: IntArray) -> list[str]:
+    "The recording of each picture. Raises `DataError` if the dataset does not tell of at least two."
+    names = [] if dataset.table is None or "source" not in dataset.table else list(dataset.table["source"].iloc[rows])
+    if len(set(names)) < 2:
+        raise DataError(
+            "advanced_metrics.calculate_is needs pictures of two recordings at least, named in the column 'source' of"
+            " the dataset's table. Make the dataset with dcgan_prepare, or leave the key false."
+        )
+    return names
+
+# %% ../../nbs/dcgan/12_commands.ipynb #efc93381
+def _features(form: Any, weights: str | None) -> tuple[Callable[[Pictures], Any], str]:
+    "Features of pictures, and the name of what makes them."
+    if weights is not None:
+        from anomaly_nb.dcgan.quality import inception_features
+
+        if not Path(weights).is_file():
+            raise DataError(f"advanced_metrics.inception_weights: no file {weights}. Check the path, or use null.")
+        return lambda pictures: inception_features(pictures, weights), "inception"
+    if form is None:
+        return lambda pictures: np.concatenate(
+            [pictures[:, 0].mean(axis=2), pictures[:, 0].std(axis=2)], axis=1
+        ), "rows"
+    from anomaly_nb.dcgan.embedding import embed_sounds
+    from anomaly_nb.dcgan.spectrograms import spectrogram_to_audio
+
+    def look(pictures: Pictures) -> Any:
+        sounds = spectrogram_to_audio(pictures, form, iterations=30, reflection=0)
+        return embed_sounds(sounds, form.sample_rate)
+
+    return look, "aisfx"
+
+# %% ../../nbs/dcgan/12_commands.ipynb #23b897a5
 def training_quality(
     config: DCGANConfig,  # its sections `dataset`, `model` and `advanced_metrics`
 ) -> Callable[[Pictures], dict[str, Any]] | None:  # judges generated pictures; None if metrics are switched off
@@ -123,39 +156,6 @@ def training_quality(
 
     return judge
 
-
-def _recordings(dataset: Any, rows: IntArray) -> list[str]:
-    "The recording of each picture. Raises `DataError` if the dataset does not tell of at least two."
-    names = [] if dataset.table is None or "source" not in dataset.table else list(dataset.table["source"].iloc[rows])
-    if len(set(names)) < 2:
-        raise DataError(
-            "advanced_metrics.calculate_is needs pictures of two recordings at least, named in the column 'source' of"
-            " the dataset's table. Make the dataset with dcgan_prepare, or leave the key false."
-        )
-    return names
-
-
-def _features(form: Any, weights: str | None) -> tuple[Callable[[Pictures], Any], str]:
-    "Features of pictures, and the name of what makes them."
-    if weights is not None:
-        from anomaly_nb.dcgan.quality import inception_features
-
-        if not Path(weights).is_file():
-            raise DataError(f"advanced_metrics.inception_weights: no file {weights}. Check the path, or use null.")
-        return lambda pictures: inception_features(pictures, weights), "inception"
-    if form is None:
-        return lambda pictures: np.concatenate(
-            [pictures[:, 0].mean(axis=2), pictures[:, 0].std(axis=2)], axis=1
-        ), "rows"
-    from anomaly_nb.dcgan.embedding import embed_sounds
-    from anomaly_nb.dcgan.spectrograms import spectrogram_to_audio
-
-    def look(pictures: Pictures) -> Any:
-        sounds = spectrogram_to_audio(pictures, form, iterations=30, reflection=0)
-        return embed_sounds(sounds, form.sample_rate)
-
-    return look, "aisfx"
-
 # %% ../../nbs/dcgan/12_commands.ipynb #0dfd05d7
 class LogFile(RotatingFileHandler):
     "A log that is silent on a full disk: whatever the run writes next ends it with a sentence."
@@ -168,10 +168,10 @@ class LogFile(RotatingFileHandler):
 def _logged(config: DCGANConfig) -> None:
     "Send the log where the configuration wants it; a full file is set aside, and none is cut or removed."
     keys, root = config.logging, logging.getLogger()
-    root.setLevel(keys.log_level)
+    root.setLevel(keys.log_level if first_process() else logging.ERROR)
     for handler in [] if keys.log_to_console else list(root.handlers):
         root.removeHandler(handler)
-    if keys.log_to_file:
+    if keys.log_to_file and first_process():
         folder = config.output_folder / keys.log_directory
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -186,6 +186,7 @@ def _logged(config: DCGANConfig) -> None:
 def run_training(
     config: DCGANConfig,
     figures: bool = True,  # draw the plots afterwards
+    **several: Any,  # devices, nodes and strategy of `train_dcgan`
 ) -> dict[str, Any]:  # as `train_dcgan` gives it
     "Train with monitoring and quality, then write plots and the summary."
     from anomaly_nb.dcgan.analytics import ResourceMonitor, write_plots, write_resources, write_summary
@@ -195,7 +196,7 @@ def run_training(
     quality = training_quality(config)
     with folder_lock(folder):
         with ResourceMonitor(folder=folder) as monitor:
-            summary = train_dcgan(config, quality=quality, resources=monitor.row)
+            summary = train_dcgan(config, quality=quality, resources=monitor.row, **several)
         if monitor.rows:  # a run that had ended before keeps what was seen of the machine then
             write_resources(monitor.table(), folder / "resource_monitoring.json")
         if figures:
@@ -203,7 +204,7 @@ def run_training(
         write_summary(folder, *tables)
     return summary
 
-
+# %% ../../nbs/dcgan/12_commands.ipynb #10537868
 def number(
     text: str | None,  # of an option
 ) -> int | float | str | None:  # None for "", and the text itself if it is no number
@@ -215,7 +216,7 @@ def number(
     except ValueError:
         return text or None
 
-
+# %% ../../nbs/dcgan/12_commands.ipynb #a4c58f09
 def _questions(words: Sequence[str]) -> tuple[str, str]:
     "What `--config` asks, if anything, and of which configuration."
     asked = [word for word in words if word in ("list", "show", "help")]
@@ -242,7 +243,9 @@ def train(
     features_g: str | None = None,  # Width of the generator
     features_d: str | None = None,  # Width of the discriminator
     device: str | None = None,  # cuda, cpu or auto
-    devices: str | None = None,  # 1 and no more: two networks that take turns train on one device
+    devices: int = 1,  # Processors of each machine
+    nodes: int = 1,  # Machines
+    strategy: str = "auto",  # Lightning's way of training on several, for example ddp
     num_workers: str | None = None,  # Processes that load data
     output_dir: str | None = None,  # Folder of the run
     dataset: str | None = None,  # Folder made by dcgan_prepare
@@ -257,21 +260,16 @@ def train(
         name: text or None for name, text in words.items()
     }
     with command_line():
-        if number(devices) not in (None, 1):
-            raise DataError(
-                f"--devices {devices}: a GAN trains on one device. Its two optimisers take turns, and learning rates,"
-                " the best model and the end are decided from one process's losses. Leave it out; --device says which."
-            )
         asked, name = _questions(config or ())
         chosen = load_config(name, **values)
         if asked:
             print(_told(asked, chosen))
             return
         _logged(chosen)
-        summary = run_training(chosen)
+        summary = run_training(chosen, devices=devices, nodes=nodes, strategy=strategy)
         logger.info("%s after %d epochs; results are in %s", summary["status"], summary["epochs"], summary["folder"])
 
-
+# %% ../../nbs/dcgan/12_commands.ipynb #fbe7f6df
 def dcgan_train() -> None:
     "The command `dcgan_train`."
     parsed(train, sys.argv[1:], "dcgan_train", several=["config"])

@@ -8,13 +8,12 @@ __all__ = ['Status', 'HISTORY', 'WINDOW', 'STILL', 'WON', 'swing', 'sample_dista
 
 # %% ../../nbs/dcgan/05_convergence.ipynb #01d08e35
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core import DataError, FloatArray
+from ..core import DataError, Described, FloatArray
 
 # %% ../../nbs/dcgan/05_convergence.ipynb #1d31a03b
 Status = Literal["training", "converged", "diverged", "oscillating", "early_stop", "mode_collapse"]
@@ -152,9 +151,18 @@ def _advise(memory: Memory) -> list[float]:
     factors = [0.5 if trouble else 1.05, 0.5 if trouble or memory.means()[1] < WON else 1.05]
     return [min(1.0, max(1 / 16, rate * factor)) for rate, factor in zip(memory.rates, factors, strict=True)]
 
+# %% ../../nbs/dcgan/05_convergence.ipynb #f3b29623
+def _looked(memory: Memory, min_iterations: int) -> tuple[Status, str]:
+    "Status and its reason after a look at samples."
+    if memory.iteration >= min_iterations and memory.collapsed:
+        return "mode_collapse", "the samples are too much alike"
+    if memory.iteration >= min_iterations and memory.status == "mode_collapse":
+        return "training", ""
+    return memory.status, memory.reason
+
 # %% ../../nbs/dcgan/05_convergence.ipynb #7e28d717
-@dataclass
-class ConvergenceDetector:
+@dataclass(repr=False)
+class ConvergenceDetector(Described):
     "Watches a training: each `update` gives a status, `stop` says whether to end."
 
     enabled: bool = True  # False sees only numbers that are not finite
@@ -166,6 +174,10 @@ class ConvergenceDetector:
     grad_norm_threshold: float = 5000.0
     adaptive_learning_rate: bool = True  # False always advises the full rate
     memory: Memory = field(default_factory=Memory)
+
+    def _facts(self) -> dict[str, object]:
+        memory = self.memory
+        return {"status": memory.status, "iteration": memory.iteration, "reason": memory.reason}
 
     @property
     def stop(self) -> bool:
@@ -195,11 +207,7 @@ class ConvergenceDetector:
         if self.memory.status == "diverged" or not np.isfinite(np.asarray(samples)).all():
             return self._become("diverged", self.memory.reason or "the samples are not finite")
         self.memory.collapsed = is_collapsed(samples, real)
-        if self.memory.iteration < self.min_iterations:
-            return self.memory.status  # an untrained generator paints nearly one picture: only remember it
-        if self.memory.collapsed:
-            return self._become("mode_collapse", "the samples are too much alike")
-        return self._become("training", "") if self.memory.status == "mode_collapse" else self.memory.status
+        return self._become(*_looked(self.memory, self.min_iterations))
 
     def check_quality(self, iteration: int, quality: float) -> bool:
         "Take in a distance, lower is better; `patience` counts from the best. Is it the best so far?"

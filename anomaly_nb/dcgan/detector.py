@@ -18,7 +18,7 @@ import torch
 from scipy.signal import resample
 
 from ..audio import Audio
-from ..core import DataError, Detector, FloatArray, generator, reading
+from ..core import DataError, Detector, FloatArray, IntArray, generator, reading
 from .embedding import embed_sounds
 from .engines import band_matched
 from .networks import DCGANDiscriminator
@@ -36,7 +36,7 @@ def picture_features(
     rows = pictures[:, 0].astype(np.float64)
     return np.concatenate([rows.mean(axis=2), rows.std(axis=2)], axis=1)
 
-
+# %% ../../nbs/dcgan/08_detector.ipynb #cb3e42ea
 @torch.no_grad()
 def discriminator_features(
     network: DCGANDiscriminator,  # in evaluation mode
@@ -53,7 +53,7 @@ def discriminator_features(
         found.append(torch.cat(parts).numpy())
     return np.array(found, np.float64)
 
-
+# %% ../../nbs/dcgan/08_detector.ipynb #33e35d55
 def load_discriminator(
     checkpoint: Path | str,  # of dcgan_train
 ) -> tuple[DCGANDiscriminator, SpectrogramFormat]:
@@ -84,6 +84,42 @@ def counterfeits(
     found = [noise * np.exp(random.uniform(0, 0.5) * swell), fast]
     return [np.asarray(0.1 * each / (each.std() + 1e-12), np.float32) for each in found]
 
+# %% ../../nbs/dcgan/08_detector.ipynb #ec72e574
+def _sound(x: Path | str | Audio, rate: int, cutoff: float) -> Audio:
+    "Sound of a file or an array, up to a frequency in Hz (0: all of it). Raises `DataError` that names the file."
+    try:
+        sound = checked_sound(read_recording(x, rate) if isinstance(x, str | Path) else x, rate)
+    except DataError as error:
+        named = not isinstance(x, str | Path) or str(x) in str(error)
+        raise DataError(str(error) if named else f"{x}: {error}") from error
+    return band_matched(sound, cutoff, rate) if cutoff else sound
+
+
+def _view(
+    method: str,  # one of `METHODS`
+    form: SpectrogramFormat,
+    network: DCGANDiscriminator | None,  # for "discriminator"
+) -> Callable[[Audio], FloatArray]:  # sound at the format's rate -> (windows, features)
+    "What turns a sound into features."
+    rate = form.sample_rate
+    if method == "embedding":
+        return lambda sound: embed_sounds(sound, rate)
+    if network is None:
+        return lambda sound: picture_features(audio_to_spectrograms(sound, rate, form).pictures)
+    return lambda sound: discriminator_features(network, audio_to_spectrograms(sound, rate, form).pictures)
+
+# %% ../../nbs/dcgan/08_detector.ipynb #96b70c63
+def _boundary(
+    rows: FloatArray,  # (windows, features), standardised
+    labels: IntArray,  # (windows,) 1 = counterfeit
+) -> tuple[FloatArray, float]:  # weights (features,) and offset; higher is more like a counterfeit
+    "A linear boundary between engines and counterfeits."
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=0.01, max_iter=500)
+    model.fit(rows, labels)
+    return model.coef_[0].astype(np.float64), float(model.intercept_[0])
+
 # %% ../../nbs/dcgan/08_detector.ipynb #a52322e2
 class EngineModel(Detector):
     "What a detector of engines knows: how it looks at sounds, and where engines end."
@@ -108,14 +144,6 @@ class EngineModel(Detector):
         nearest = [np.sort(np.sqrt(np.square(self.windows_ - row).sum(axis=1)))[:3].mean() for row in rows]
         return float(np.mean(nearest))
 
-    def _sound(self, x: Path | str | Audio, rate: int) -> Audio:
-        try:
-            sound = checked_sound(read_recording(x, rate) if isinstance(x, str | Path) else x, rate)
-        except DataError as error:
-            named = not isinstance(x, str | Path) or str(x) in str(error)
-            raise DataError(str(error) if named else f"{x}: {error}") from error
-        return band_matched(sound, self.cutoff, rate) if self.cutoff else sound
-
     def _open(self) -> None:
         "Read the checkpoint, which is not needed any more afterwards."
         network, form = load_discriminator(self.checkpoint) if self.checkpoint else (None, SpectrogramFormat())
@@ -126,13 +154,8 @@ class EngineModel(Detector):
 
     def _look(self) -> tuple[Callable[[Audio], FloatArray], int]:
         "What turns a sound into features `(windows, features)`, and the sample rate it expects."
-        form, network = SpectrogramFormat(**self.format_), self.network_
-        rate = form.sample_rate
-        if self.method == "embedding":
-            return lambda sound: embed_sounds(sound, rate), rate
-        if network is None:
-            return lambda sound: picture_features(audio_to_spectrograms(sound, rate, form).pictures), rate
-        return lambda sound: discriminator_features(network, audio_to_spectrograms(sound, rate, form).pictures), rate
+        form = SpectrogramFormat(**self.format_)
+        return _view(self.method, form, self.network_), form.sample_rate
 
     def _fitted_state(self) -> dict[str, Any]:
         state = super()._fitted_state()
@@ -150,17 +173,14 @@ class EngineModel(Detector):
             self.network_.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
 
     def _learn(self, right: list[FloatArray], wrong: list[FloatArray]) -> None:
-        from sklearn.linear_model import LogisticRegression
-
         good, bad = np.concatenate(right), np.concatenate(wrong)
         both = np.concatenate([good, bad]) if self.against == "counterfeits" else good
         self.centre_, self.scale_ = both.mean(axis=0), both.std(axis=0) + 1e-6
         if self.against == "neighbours":
             self.windows_ = (good - self.centre_) / self.scale_
             return
-        model = LogisticRegression(C=0.01, max_iter=500)
-        model.fit((both - self.centre_) / self.scale_, np.repeat([0, 1], [len(good), len(bad)]))
-        self.weights_, self.offset_ = model.coef_[0].astype(np.float64), float(model.intercept_[0])
+        labels = np.repeat([0, 1], [len(good), len(bad)])
+        self.weights_, self.offset_ = _boundary((both - self.centre_) / self.scale_, labels)
 
 # %% ../../nbs/dcgan/08_detector.ipynb #e87691a3
 class SpectrogramDetector(EngineModel):
@@ -174,7 +194,7 @@ class SpectrogramDetector(EngineModel):
             raise DataError(f"{len(X)} recordings, contamination {self.contamination}: 4 or more, and 0 to 0.5.")
         self._open()
         look, rate = self._look()
-        sounds = [self._sound(x, rate) for x in X]
+        sounds = [_sound(x, rate, self.cutoff) for x in X]
         parts = [look(sound) for sound in sounds]
         random = [generator(self.seed, i) for i in range(len(X))]
         wrong = [
@@ -198,7 +218,7 @@ class SpectrogramDetector(EngineModel):
         "Scores `(n,)` of recordings, higher is more anomalous."
         self._check_fitted()
         look, rate = self._look()
-        return np.array([self._score(look(self._sound(x, rate))) for x in X], np.float64)
+        return np.array([self._score(look(_sound(x, rate, self.cutoff))) for x in X], np.float64)
 
     def detect(self, X: Sequence[Path | str | Audio]) -> pd.DataFrame:
         "A row for each recording: name, score, threshold, is_anomaly."

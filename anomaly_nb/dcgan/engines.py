@@ -51,7 +51,7 @@ def _firings(
     np.add.at(pulses, whole + 1, strength * (exact - whole))
     return pulses
 
-
+# %% ../../nbs/dcgan/00_engines.ipynb #1d3517db
 def synthesize_engine(
     rpm: float | FloatArray,  # turns a minute: one for all, or (n,) one for each sample
     cylinders: int = 4,  # 1 to 16
@@ -132,7 +132,7 @@ def _coloured(random: np.random.Generator, samples: int, slope: float, corner: f
     noise = np.fft.irfft(np.fft.rfft(random.standard_normal(samples)) * gain, samples)
     return np.asarray(noise / noise.std(), np.float64)
 
-
+# %% ../../nbs/dcgan/00_engines.ipynb #96bc08d0
 def synthesize_other(
     kind: str,  # one of `OTHER_SOUNDS`
     seconds: float = 3.0,  # length

@@ -60,8 +60,8 @@ def row_bank(
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #0e549b73
-@dataclass(frozen=True)
-class SpectrogramFormat:
+@dataclass(frozen=True, repr=False)
+class SpectrogramFormat(Described):
     "How sound is a picture, and how it is made sound again."
 
     size: int = 128  # rows and columns
@@ -84,6 +84,9 @@ class SpectrogramFormat:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise DataError(f"{name} is {getattr(self, name)!r}; expected {low} to {high}.")
+
+    def _facts(self) -> dict[str, object]:
+        return asdict(self)
 
     @property
     def samples(self) -> int:
@@ -181,7 +184,7 @@ def rows_to_magnitude(
         guess = guess * wanted / (gram @ guess + 1e-12)
     return torch.as_tensor(guess)
 
-
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #44112aa2
 def reflected_phases(
     magnitude: Tensor,  # (b, bins, T) amplitudes
     hop: int,  # samples between frames
@@ -269,7 +272,7 @@ def recordings_in(
         raise DataError(f"{folder}: no recordings here ({', '.join(SUFFIXES)}). Check the path.")
     return files
 
-
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #1696673b
 def read_recording(
     file: Path | str,  # WAV, FLAC, OGG, MP3
     sample_rate: int,  # Hz; others are resampled
@@ -285,7 +288,7 @@ def read_recording(
                 )
     return sound
 
-
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #3c194ee3
 def _write_pictures(found: Spectrograms, name: str, folder: Path) -> list[str]:
     from PIL import Image
 
@@ -295,43 +298,6 @@ def _write_pictures(found: Spectrograms, name: str, folder: Path) -> list[str]:
         with atomic_path(folder / files[-1]) as path:
             Image.fromarray(np.round(picture[0, ::-1] * 255).astype(np.uint8)).save(path)
     return files
-
-# %% ../../nbs/dcgan/01_spectrograms.ipynb #3c194ee3
-def prepare_folder(
-    audio: Path | str,  # folder of recordings
-    out: Path | str,  # folder of the dataset: pictures in `spectrograms/`, the table beside it
-    format: SpectrogramFormat = SpectrogramFormat(),  # of the pictures
-    overlap: float = 0.5,  # of neighbouring windows, as a share
-) -> pd.DataFrame:  # the table
-    "Recordings to pictures, all or none. Raises `DataError`, with its name, for a recording that cannot be used."
-    if not 0 <= overlap < 1:
-        raise DataError(f"overlap is {overlap}; it must be at least 0 and below 1.")
-    out, part = Path(out), Path(out) / ".pictures.part"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        table = _picture_recordings(Path(audio), part, format, overlap)
-        (out / "spectrograms").mkdir(parents=True, exist_ok=True)
-        for name in table["spectrogram_file"]:
-            os.replace(part / name, out / "spectrograms" / name)
-        _remove_old(out, set(table["spectrogram_file"]))
-        with atomic_path(out / METADATA) as path:
-            table.to_csv(path, index=False)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return table
-
-
-def _remove_old(out: Path, kept: set[str]) -> None:
-    "Remove pictures of the table that is there, but for those that are kept."
-    try:
-        before = set(pd.read_csv(out / METADATA, dtype=str)["spectrogram_file"]) - kept
-    except (OSError, KeyError, ValueError):  # no table, or none that tells of pictures
-        return
-    old = [out / "spectrograms" / Path(str(name)).name for name in before]
-    for path in (path for path in old if path.is_file()):
-        path.unlink()
-    if old:
-        logger.info("%d pictures of an earlier preparation are removed", len(old))
 
 
 def _picture_recordings(audio: Path, out: Path, format: SpectrogramFormat, overlap: float) -> pd.DataFrame:
@@ -355,6 +321,43 @@ def _picture_recordings(audio: Path, out: Path, format: SpectrogramFormat, overl
         tables.append(pd.DataFrame(columns | asdict(format)))
         logger.info("%s: %d pictures", file.name, len(files))
     return pd.concat(tables, ignore_index=True)
+
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #33f60109
+def _remove_old(out: Path, kept: set[str]) -> None:
+    "Remove pictures of the table that is there, but for those that are kept."
+    try:
+        before = set(pd.read_csv(out / METADATA, dtype=str)["spectrogram_file"]) - kept
+    except (OSError, KeyError, ValueError):  # no table, or none that tells of pictures
+        return
+    old = [out / "spectrograms" / Path(str(name)).name for name in before]
+    for path in (path for path in old if path.is_file()):
+        path.unlink()
+    if old:
+        logger.info("%d pictures of an earlier preparation are removed", len(old))
+
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #ff15280a
+def prepare_folder(
+    audio: Path | str,  # folder of recordings
+    out: Path | str,  # folder of the dataset: pictures in `spectrograms/`, the table beside it
+    format: SpectrogramFormat = SpectrogramFormat(),  # of the pictures
+    overlap: float = 0.5,  # of neighbouring windows, as a share
+) -> pd.DataFrame:  # the table
+    "Recordings to pictures, all or none. Raises `DataError`, with its name, for a recording that cannot be used."
+    if not 0 <= overlap < 1:
+        raise DataError(f"overlap is {overlap}; it must be at least 0 and below 1.")
+    out, part = Path(out), Path(out) / ".pictures.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        table = _picture_recordings(Path(audio), part, format, overlap)
+        (out / "spectrograms").mkdir(parents=True, exist_ok=True)
+        for name in table["spectrogram_file"]:
+            os.replace(part / name, out / "spectrograms" / name)
+        _remove_old(out, set(table["spectrogram_file"]))
+        with atomic_path(out / METADATA) as path:
+            table.to_csv(path, index=False)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return table
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #395e56e9
 _FULL = ("spectrogram_path", "full_path", "path")
@@ -398,6 +401,22 @@ def read_picture(
         raise DataError(f"{path}: {image.width} by {image.height} pixels; image_size asks for squares of {size}.")
     return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS))[::-1]
 
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #c04b16bd
+def _format_of(
+    table: pd.DataFrame | None,  # of a dataset
+) -> SpectrogramFormat | None:  # None if it tells none
+    "The format of the pictures of a dataset. Raises `DataError` for more than one."
+    names = list(asdict(SpectrogramFormat()))
+    if table is None or any(name not in table for name in names):
+        return None
+    rows = table[names].drop_duplicates()
+    if len(rows) > 1:
+        raise DataError(f"The table mixes {len(rows)} formats. Prepare all recordings with the same settings.")
+    values: dict[str, Any] = {name: rows[name].iloc[0] for name in names}
+    with reading("The table of the pictures", "Run dcgan_prepare again."):
+        whole = {name: int(values[name]) for name in ("size", "sample_rate", "n_fft", "hop")}
+        return SpectrogramFormat(**{**values, **whole, "db_range": float(values["db_range"])})
+
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #cc94e679
 class SpectrogramDataset(Described, Dataset[Tensor]):
     "Pictures `(1, size, size)` in [-1, 1], all kept in memory as bytes."
@@ -415,25 +434,12 @@ class SpectrogramDataset(Described, Dataset[Tensor]):
             raise DataError(f"{folder}: no pictures here. Make some with dcgan_prepare, or check spectrograms_path.")
         self.files = files[:limit]
         self.table = None if table is None else table.iloc[: len(self.files)]
-        self.format = self._format()
+        self.format = _format_of(self.table)
         if self.table is not None and "size" in self.table and (self.table["size"] != image_size).any():
             size = next(size for size in self.table["size"] if size != image_size)
             what = f"the pictures were prepared with image_size {size}, model.image_size is {image_size}"
             raise DataError(f"{folder}: {what}. Use --image-size {size}, or prepare them again with {image_size}.")
         self.bytes = np.stack([read_picture(file, image_size) for file in self.files])
-
-    def _format(self) -> SpectrogramFormat | None:
-        "The format of the pictures, if the table tells one."
-        names = list(asdict(SpectrogramFormat()))
-        if self.table is None or any(name not in self.table for name in names):
-            return None
-        rows = self.table[names].drop_duplicates()
-        if len(rows) > 1:
-            raise DataError(f"The table mixes {len(rows)} formats. Prepare all recordings with the same settings.")
-        values: dict[str, Any] = {name: rows[name].iloc[0] for name in names}
-        with reading("The table of the pictures", "Run dcgan_prepare again."):
-            whole = {name: int(values[name]) for name in ("size", "sample_rate", "n_fft", "hop")}
-            return SpectrogramFormat(**{**values, **whole, "db_range": float(values["db_range"])})
 
     def pictures(self, indices: Sequence[int] | slice = slice(None)) -> Audio:
         "Pictures `(n, 1, size, size)` in [0, 1]."

@@ -10,13 +10,12 @@ __all__ = ['logger', 'Numbers', 'Row', 'RESOURCES', 'BELIEFS', 'Quality', 'SCORE
 
 # %% ../../nbs/dcgan/11_training.ipynb #ffc024be
 import io
-import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -33,13 +32,20 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..audio import Audio
-from ..core import DataError, FloatArray, atomic_path, generator, reading
+from ..core import DataError, atomic_path, reading
 from .augmentation import AveragedGenerator, augment
-from .config import ConvergenceConfig, DCGANConfig, load_config
+from .config import DCGANConfig
 from .convergence import ConvergenceDetector, detector_state, restore_detector
 from .networks import DCGANDiscriminator, DCGANGenerator
 from .spectrograms import SpectrogramDataset, SpectrogramFormat
-from ..training import device_options, fit_weights, read_weights, train_module
+from anomaly_nb.training import (
+    device_options,
+    fit_weights,
+    place_of_process,
+    read_weights,
+    save_checkpoint,
+    train_module,
+)
 
 # %% ../../nbs/dcgan/11_training.ipynb #3d21822b
 def build_networks(
@@ -121,6 +127,19 @@ class Adversaries(L.LightningModule):
             pictures = pictures + recipe.discriminator_noise * torch.randn_like(pictures)
         return self.discriminator.logits(pictures)
 
+    def together(self, numbers: Sequence[float]) -> list[float]:
+        "Means over the processes that train together."
+        if place_of_process()[1] == 1:
+            return list(numbers)
+        means: Tensor = self.trainer.strategy.reduce(torch.tensor(numbers, device=self.device), reduce_op="mean")
+        return means.tolist()
+
+    def noise(self, batch: Tensor) -> Tensor:
+        "Noise `(n, latent_dim, 1, 1)` for a share of a batch: of the whole batch's noise, this process's share."
+        rank, world = place_of_process()
+        noise: Tensor = torch.randn(len(batch) * world, self.config.model.latent_dim, 1, 1)
+        return self.trainer.strategy.broadcast(noise)[rank::world][: len(batch)].to(batch)
+
 # %% ../../nbs/dcgan/11_training.ipynb #71e3e18e
 class WatchedAdversaries(Adversaries):
     "Both networks with a record of each iteration, a detector that watches, and checkpoints that hold its state."
@@ -137,10 +156,11 @@ class WatchedAdversaries(Adversaries):
         every = self.config.metrics_and_checkpoints.detailed_logging_frequency
         if self.iteration % every == 0:
             logger.info("iteration %d: generator %.3f, discriminator %.3f, %s", self.iteration, g_loss, d_loss, status)
-        for optimizer, share in zip(cast(list[Any], self.optimizers()), self.detector.learning_rates(), strict=True):
+        shares, stop = self.trainer.strategy.broadcast((self.detector.learning_rates(), self.detector.stop))
+        for optimizer, share in zip(cast(list[Any], self.optimizers()), shares, strict=True):
             optimizer.param_groups[0]["lr"] = share * self.config.training.learning_rate
         self.show(self.rows[-1])
-        if self.detector.stop:
+        if stop:
             logger.warning("Stopped in iteration %d: %s, %s.", self.iteration, status, self.detector.memory.reason)
             self.trainer.should_stop = True
 
@@ -216,38 +236,38 @@ class AdversarialModule(WatchedAdversaries):
                 on_real.mean() - on_fake.mean(),
             ]
         ).float()
-        return loss + penalty, dict(zip(BELIEFS, believed.tolist(), strict=True))
+        return loss + penalty, dict(zip(BELIEFS, self.together(believed.tolist()), strict=True))
 
     def training_step(self, batch: Tensor, index: int) -> None:
         if index < self.passed:
             return self.show(self.rows[index])
         begun, (g_optimizer, d_optimizer) = time.perf_counter(), cast(list[Any], self.optimizers())
         with put_back_unless_finite(self.generator, self.discriminator) as numbers:
-            noise = torch.randn(len(batch), self.config.model.latent_dim, 1, 1).to(batch)
-            fake = self.generator(noise)
-            d_loss, beliefs = self.discriminator_loss(batch, fake)
-            d_norm = self._step(d_optimizer, d_loss, self.discriminator)
+            fake = self.generator(self.noise(batch))
+            loss, beliefs = self.discriminator_loss(batch, fake)
+            d_loss, d_norm = self._step(d_optimizer, loss, self.discriminator)
             self.discriminator.requires_grad_(False)  # its weights need no gradient while the generator learns
             judged = self.judged(fake)
-            g_loss = binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
-            g_norm = self._step(g_optimizer, g_loss, self.generator)
+            loss = binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+            g_loss, g_norm = self._step(g_optimizer, loss, self.generator)
             self.discriminator.requires_grad_(True)
-            numbers += [float(g_loss), float(d_loss), g_norm, d_norm]
+            numbers += [g_loss, d_loss, g_norm, d_norm]
         if self.average is not None:
             self.average.update_parameters(self.generator)
         beliefs["iteration_time_seconds"] = time.perf_counter() - begun
-        self.note(float(g_loss), float(d_loss), g_norm, d_norm, beliefs)
+        self.note(g_loss, d_loss, g_norm, d_norm, beliefs)
 
-    def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> float:
-        "Backward pass and step of one network; the norm of its gradient. What is not finite changes no weight."
+    def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> tuple[float, float]:
+        "Backward pass and step of one network; loss and norm of the gradient. What is not finite changes no weight."
         optimizer.zero_grad()
         self.manual_backward(loss)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         norm = float(gradient_norm(network)) / (scaler.get_scale() if scaler else 1)
-        if np.isfinite(float(loss)) and (np.isfinite(norm) or scaler):
+        (value,) = self.together([float(loss)])
+        if np.isfinite(value) and (np.isfinite(norm) or scaler):
             optimizer.step()
-            return norm if np.isfinite(norm) else 0.0  # a scaler leaves such a step out by itself
-        return norm
+            norm = norm if np.isfinite(norm) else 0.0  # a scaler leaves such a step out by itself
+        return value, norm
 
 # %% ../../nbs/dcgan/11_training.ipynb #e3be5881
 def write_checkpoint(
@@ -265,7 +285,7 @@ def write_checkpoint(
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
-
+# %% ../../nbs/dcgan/11_training.ipynb #a8bffb75
 def load_networks(
     path: Path | str,  # a checkpoint of a run
     raw: bool = False,  # the generator's own weights instead of the averaged ones
@@ -318,6 +338,40 @@ def _write_table(rows: list[Row] | pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
 
+# %% ../../nbs/dcgan/11_training.ipynb #37a80fcc
+ITERATION_COLUMNS = (
+    "iteration",
+    "generator_loss",
+    "discriminator_loss",
+    "generator_grad_norm",
+    "discriminator_grad_norm",
+    "gpu_memory_used",
+    "iteration_time_seconds",
+    "timestamp",
+    "gpu_utilization",
+    "cpu_usage",
+    "ram_usage",
+    "process_mb",
+)
+
+# %% ../../nbs/dcgan/11_training.ipynb #b7393bcf
+def _epoch_of(path: Path) -> int:
+    "Number at the end of a name; 0 if there is none."
+    number = re.fullmatch(r"\D*(\d+)", path.stem)
+    return int(number[1]) if number else 0
+
+
+def _remove(path: Path) -> None:
+    "Remove a file, or a folder with all that is in it."
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _keep_newest(folder: Path, number: int) -> None:
+    "Remove the oldest rolling checkpoints."
+    files = sorted(folder.glob("checkpoint_epoch_*.tar"), key=lambda file: int(file.stem.split("_")[-1]))
+    for old in files[:-number]:
+        old.unlink()
+
 # %% ../../nbs/dcgan/11_training.ipynb #613acd6b
 class RunFolder(Callback):
     "The output folder of a run: tables, samples and rolling checkpoints."
@@ -353,10 +407,9 @@ class RunFolder(Callback):
         patterns = {self.pictures: "epoch_*.npy", self.models: "checkpoint_epoch_*.tar", self.iterations: "epoch_*"}
         for folder, pattern in patterns.items():
             for path in folder.glob(pattern):
-                number = re.fullmatch(r"\D*(\d+)", path.stem)
-                epoch = int(number[1]) if number else 0
+                epoch = _epoch_of(path)
                 if epoch > done or (folder == self.pictures and epoch and not self.keeps(epoch, epochs)):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    _remove(path)
         for row in self.quality_rows:
             row["image_sample_paths"] = row["image_sample_paths"] if self.keeps(row["epoch"], epochs) else None
         if self.best_before.is_file() and any(row["checkpoint_type"] == "best" for row in self.quality_rows):
@@ -386,25 +439,7 @@ class RunFolder(Callback):
     def rolling(self, epoch: int, module: AdversarialModule) -> None:
         "A checkpoint of this epoch; the oldest ones go."
         write_checkpoint(module, self.models / f"checkpoint_epoch_{epoch}.tar", self.dataset.format, epoch=epoch)
-        files = sorted(self.models.glob("checkpoint_epoch_*.tar"), key=lambda file: int(file.stem.split("_")[-1]))
-        for old in files[: -self.config.metrics_and_checkpoints.emergency_buffer_size]:
-            old.unlink()
-
-# %% ../../nbs/dcgan/11_training.ipynb #37a80fcc
-ITERATION_COLUMNS = (
-    "iteration",
-    "generator_loss",
-    "discriminator_loss",
-    "generator_grad_norm",
-    "discriminator_grad_norm",
-    "gpu_memory_used",
-    "iteration_time_seconds",
-    "timestamp",
-    "gpu_utilization",
-    "cpu_usage",
-    "ram_usage",
-    "process_mb",
-)
+        _keep_newest(self.models, self.config.metrics_and_checkpoints.emergency_buffer_size)
 
 # %% ../../nbs/dcgan/11_training.ipynb #c9b8fc2f
 class JudgedFolder(RunFolder):
@@ -465,20 +500,23 @@ class RunRecorder(JudgedFolder):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, AdversarialModule)
         trainer.should_stop = module.detector.stop  # a run that has ended stays so
-        if not module.detector.stop:
-            self.go_on(trainer.current_epoch, trainer.max_epochs or 0)
-        self.config.save(self.statistics / "experiment_config.json")
+        if trainer.is_global_zero:
+            if not module.detector.stop:
+                self.go_on(trainer.current_epoch, trainer.max_epochs or 0)
+            self.config.save(self.statistics / "experiment_config.json")
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, AdversarialModule)
         done, batches = len(module.rows), int(trainer.num_training_batches)
         every = self.config.metrics_and_checkpoints.emergency_checkpoint_frequency
         if module.passed < done < batches and module.iteration % every == 0 and not trainer.should_stop:
-            with atomic_path(self.config.output_folder / "resume" / "last.ckpt") as path:
-                trainer.save_checkpoint(path)
+            save_checkpoint(trainer, self.config.output_folder / "resume" / "last.ckpt")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, AdversarialModule)
+        if not trainer.is_global_zero:  # the first process writes for all
+            module.rows, module.passed = [], 0
+            return
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         last, due = epoch == epochs or trainer.should_stop, self.due(epoch, int(trainer.num_training_batches))
         self.tables(epoch, module, [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
@@ -511,11 +549,12 @@ def _settings(config: DCGANConfig, dataset: SpectrogramDataset) -> Row:
     kept["pictures"] = sha256(dataset.bytes.tobytes()).hexdigest()
     return {name: value for name, value in kept.items() if name not in elsewhere}
 
-
-def _trainer_options(config: DCGANConfig) -> Row:
+# %% ../../nbs/dcgan/11_training.ipynb #685990d8
+def _trainer_options(config: DCGANConfig, devices: int, nodes: int, strategy: str) -> Row:
     "Options of the shared trainer for the configuration's hardware and precision."
     hardware = config.hardware
-    options: Row = device_options(hardware.device)
+    turns = "ddp_find_unused_parameters_true" if strategy in ("auto", "ddp") else strategy  # one network rests
+    options: Row = device_options(hardware.device, devices, nodes, turns)
     loading: Row = {"pin_memory": hardware.pin_memory and torch.cuda.is_available()}
     loading |= {"prefetch_factor": hardware.prefetch_factor} if hardware.num_workers else {}
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.recipe.precision]
@@ -523,7 +562,7 @@ def _trainer_options(config: DCGANConfig) -> Row:
         raise DataError("recipe.precision is 'fp16', which needs a graphics card. Use bf16 or fp32.")
     return options | {"precision": precision, "num_workers": hardware.num_workers, "loading": loading}
 
-
+# %% ../../nbs/dcgan/11_training.ipynb #3ea66f48
 def load_dataset(
     config: DCGANConfig,  # its sections `dataset` and `model`
 ) -> SpectrogramDataset:
@@ -546,10 +585,13 @@ def train_dcgan(
     *,
     quality: Quality | None = None,  # judges generated pictures (n, 1, size, size) in [0, 1]
     resources: Callable[[], Row] = dict,  # columns about the machine, asked in each iteration
+    devices: int = 1,  # processes on each machine; a batch is shared among all of them
+    nodes: int = 1,  # machines
+    strategy: str = "auto",  # Lightning's, of several processes
     progress: bool | None = None,  # progress bar; None shows one except in tests
 ) -> Row:  # status, reason, epochs, iterations, quality of the best model, folder
     "Train both networks into the configured folder, or go on there. Raises `DataError` for what cannot be used."
-    options, dataset, keys = _trainer_options(config), load_dataset(config), config.training
+    options, dataset, keys = _trainer_options(config, devices, nodes, strategy), load_dataset(config), config.training
     recorder, module = RunRecorder(config, dataset), AdversarialModule(config)
     recorder.quality, module.resources = quality, resources
     folder = config.output_folder

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from fastcore.script import call_parse
 
-from ..core import DataError, atomic_path, command_line, folder_lock
+from ..core import DataError, atomic_path, command_line, first_process, folder_lock
 from ..datasets import sample_path
 from .data import Protocol, load_fashion_mnist, load_subset, make_protocol
 
@@ -66,8 +66,6 @@ def fmnist_train(
 ) -> None:
     "Fit a detector to normal images. Example: fmnist_train --model VAE --loss mse+gradient --epochs 30"
     with command_line():
-        from lightning.pytorch.utilities import rank_zero_only
-
         from anomaly_nb.fmnist.detector import ImageDetector
 
         task = read_task(protocol, normal, data, subset)
@@ -80,8 +78,8 @@ def fmnist_train(
         training |= {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
         with folder_lock(folder):
             detector.fit(images, **training)
-            if getattr(rank_zero_only, "rank", 0):
-                return  # of several processes, the first writes
+            if not first_process():  # which writes for all
+                return
             detector.save(folder)
             if onnx:
                 detector.export_onnx(folder / "detector.onnx")

@@ -92,7 +92,7 @@ def find_file(
             "Install Debian's dataset-fashion-mnist, or put the files into a folder and set FASHION_MNIST to it."
         ) from error
 
-
+# %% ../../nbs/fmnist/00_data.ipynb #8f25956f
 def load_fashion_mnist(
     split: Split = "train",  # "train" has 60,000 images, "test" 10,000
     folder: Path | str | None = None,  # of the four files; None looks in the usual places
@@ -161,7 +161,7 @@ class Protocol(NamedTuple):
     def _repr_html_(self) -> str:
         return html_card("Protocol", self._facts())
 
-
+# %% ../../nbs/fmnist/00_data.ipynb #26bf65c8
 def make_protocol(
     name: Literal["original", "one-vs-rest"],  # which classes are anomalies, and how much validates
     train: tuple[Images, IntArray],  # the training split

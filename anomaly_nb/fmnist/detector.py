@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DataError, Detector, FloatArray, atomic_path, generator
-from .base import MODELS, ImageModel, build_model, evaluating, image_tensor
+from .base import MODELS as MODELS  # whoever imports it from here has all of them
+from .base import ImageModel, build_model, evaluating, image_tensor
 from .data import check_images
 from .losses import FlexibleLoss
 from .scores import SCORES, Answer, ImageScorer, ask_all, pseudo_anomalies, rank_scores

@@ -189,7 +189,7 @@ def do_cells(
         do_cell(task, Path(folder), settings, seed)
     return pd.DataFrame({"folder": [folder for folder, _ in cells]})
 
-
+# %% ../../nbs/fmnist/15_grid.ipynb #bde31917
 def _claim(folder: Path, task: Protocol, seed: int) -> None:
     "Make a folder this task's and this seed's. Raises `DataError` if it is another's."
     digest = sha256()
@@ -204,7 +204,7 @@ def _claim(folder: Path, task: Protocol, seed: int) -> None:
     if known != now:
         raise DataError(f"{folder}: holds cells of other images or another seed ({known}). Choose another one.")
 
-
+# %% ../../nbs/fmnist/15_grid.ipynb #aba0ab0a
 def run_grid(
     models: Models | Sequence[str],  # arguments of the cell by row name, or names of models
     losses: Losses | Sequence[str],  # weights of terms by row name, or modes like "mse+ssim"

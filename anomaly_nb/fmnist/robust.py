@@ -98,7 +98,7 @@ def sparse_part(
     "What of a residual exceeds `size`: the proximal step of the L1 norm."
     return residual.sign() * (residual.abs() - size).clamp(min=0)
 
-
+# %% ../../nbs/fmnist/06_robust.ipynb #54d06b1b
 @register
 class RobustAutoencoder(BottleneckModel):
     "A low-dimensional drawing plus a sparse rest, trained against an adversary in the latent space."

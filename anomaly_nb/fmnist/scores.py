@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DataError, FloatArray, generator
-from .base import ImageModel, evaluating, image_tensor
+from .base import ImageModel, evaluating
 from .data import check_images
 from .features import orientation_histograms
 from .losses import mse, ssim

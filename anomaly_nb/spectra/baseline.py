@@ -8,7 +8,7 @@ __all__ = ['ModelResiduals', 'CalibratedResiduals', 'ResidualDetector', 'Spectru
 # %% ../../nbs/spectra/06_baseline.ipynb #18dae0b1
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -74,14 +74,21 @@ class ModelResiduals(Detector):
         return np.concatenate(parts) if parts else np.zeros((0, REST_PIXELS), np.float32)
 
 # %% ../../nbs/spectra/06_baseline.ipynb #41116129
-_DIRECTIONS = 6  # in which a new population may differ from the model
 _MARGIN = 0.1  # of the grid that may be missing on top of the largest gap of a normal spectrum
-_ROWS = 16  # spectra whose windows fit into a processor's cache
 
 
 def _gap(rest: RestSpectra) -> FloatArray:
     "Share of the rest grid without information, (n,)."
     return np.asarray(1 - (rest.ivar > 0).mean(axis=1), dtype=np.float64)
+
+
+def _foreign(gaps: FloatArray, normal: FloatArray) -> FloatArray:
+    "Surprise of gaps (n,) beside sorted ones (m, 1) of normal spectra; 0 where hardly more is missing than there."
+    return np.where(gaps > normal[-1, 0] + _MARGIN, log_p_values(gaps[:, None], normal)[:, 0], 0)
+
+# %% ../../nbs/spectra/06_baseline.ipynb #7684a124
+_DIRECTIONS = 6  # in which a new population may differ from the model
+_ROWS = 16  # spectra whose windows fit into a processor's cache
 
 
 class CalibratedResiduals(ModelResiduals):
@@ -140,18 +147,14 @@ class CalibratedResiduals(ModelResiduals):
         residual, parts = self._residual(rest), [np.zeros((0, len(CHANNELS) + 1))]
         for rows in (slice(start, start + _ROWS) for start in range(0, len(rest), _ROWS)):
             parts.append(log_p_values(self._largest(rest[rows], residual[rows]), self.normals_))
-        return np.column_stack([np.concatenate(parts), self._foreign(rest)])
-
-    def _foreign(self, rest: RestSpectra) -> FloatArray:
-        "Surprise of what is missing of the grid; 0 where hardly more is missing than in some normal spectrum."
-        gaps = _gap(rest)
-        return np.where(gaps > self.gaps_[-1, 0] + _MARGIN, log_p_values(gaps[:, None], self.gaps_)[:, 0], 0)
+        return np.column_stack([np.concatenate(parts), _foreign(_gap(rest), self.gaps_)])
 
 # %% ../../nbs/spectra/06_baseline.ipynb #6361719a
-def _best_windows(
-    signed: list[Float32Array], normals: FloatArray, least: float, most: int
-) -> Iterator[list[tuple[int, int, str, float, float]]]:
-    "For each spectrum: first pixel, one past the last, reason, value in σ, surprise."
+_Window: TypeAlias = tuple[int, int, str, float, float]  # first pixel, one past the last, reason, value, surprise
+
+
+def _best_windows(signed: list[Float32Array], normals: FloatArray, least: float, most: int) -> Iterator[list[_Window]]:
+    "For each spectrum its most surprising windows, without overlaps."
     relative = relative_windows(signed)
     surprise = [
         log_p_values(values.astype(np.float64).reshape(-1, 1), normals[:, [channel]]).reshape(values.shape)
@@ -166,11 +169,22 @@ def _best_windows(
                 lean = "excess" if value > 0 else "deficit"
                 reason = lean if question == "lean" else "scatter"
                 windows.append((start, start + width, reason, value, float(sizes[row][number])))
-        found: list[tuple[int, int, str, float, float]] = []
+        found: list[_Window] = []
         for window in sorted(windows, key=lambda one: -one[4]):
             if len(found) < most and all(window[0] >= end or window[1] <= start for start, end, *_ in found):
                 found.append(window)
         yield found
+
+# %% ../../nbs/spectra/06_baseline.ipynb #1cde9ccc
+_REGION = ["id", "start", "end", "rest_start", "rest_end", "reason", "value", "p_value"]
+
+
+def _region_rows(name: str, z: float, found: list[_Window]) -> Iterator[tuple[Any, ...]]:
+    "Rows of the table of regions for one spectrum."
+    stretch = 1 + z
+    for start, end, reason, value, surprise in found:
+        low, high = (float(REST_WAVELENGTH[pixel]) for pixel in (start, end - 1))
+        yield name, low * stretch, high * stretch, low, high, reason, value, 10**-surprise
 
 # %% ../../nbs/spectra/06_baseline.ipynb #f22c5253
 class ResidualDetector(CalibratedResiduals):
@@ -210,17 +224,14 @@ class ResidualDetector(CalibratedResiduals):
     ) -> pd.DataFrame:  # columns id, start, end, rest_start, rest_end (angstrom), reason, value (σ), p_value
         "Where and why: windows that surprise, the most surprising first, without overlaps."
         self._check_fitted()
-        rest, rows, least = to_rest_frame(X), [], self.threshold_ if surprise is None else surprise
+        rest, rows = to_rest_frame(X), list[tuple[Any, ...]]()
+        least = self.threshold_ if surprise is None else surprise
         for first in range(0, len(rest), _BLOCK):
             part = rest[slice(first, first + _BLOCK)]
             signed = self._windows(part, self._residual(part))
             for row, found in enumerate(_best_windows(signed, self.normals_, least, most)):
-                name, stretch = str(X.ids[first + row]), 1 + float(X.z[first + row])
-                for start, end, reason, value, size in found:
-                    low, high = (float(REST_WAVELENGTH[pixel]) for pixel in (start, end - 1))
-                    rows.append((name, low * stretch, high * stretch, low, high, reason, value, 10**-size))
-        names = ["id", "start", "end", "rest_start", "rest_end", "reason", "value", "p_value"]
-        return pd.DataFrame(rows, columns=names)
+                rows.extend(_region_rows(str(X.ids[first + row]), float(X.z[first + row]), found))
+        return pd.DataFrame(rows, columns=_REGION)
 
     def detect(self, X: Spectra) -> pd.DataFrame:
         """A row per spectrum: id, z, score, is_anomaly, and its most surprising region (observed angstrom) with reason.

@@ -64,7 +64,7 @@ def gaussian_line(
     profile: FloatArray = np.exp(-0.5 * ((wavelength / centre - 1) * _SPEED_OF_LIGHT / sigma) ** 2)
     return profile
 
-
+# %% ../../nbs/spectra/03_benchmark.ipynb #38a0ee8b
 def _reddening(wavelength: FloatArray, e_bv: float) -> FloatArray:
     "Transmission of dust in front of starlight (Calzetti et al. 2000, 1.1 continued beyond 0.63 micrometre)."
     micron = wavelength / 1e4
@@ -96,7 +96,7 @@ def _stellar_mixture(old: FloatArray, young: FloatArray, random: np.random.Gener
     mixture = sum(share * random.dirichlet(np.full(len(stars), 0.3)) @ stars for stars, share in groups)
     return np.asarray(gaussian_filter1d(mixture, random.uniform(150, 300) / 69.0), dtype=np.float64)
 
-
+# %% ../../nbs/spectra/03_benchmark.ipynb #96b171e6
 def simulate_spectra(
     n: int,  # galaxies
     seed: int = 0,

@@ -35,9 +35,6 @@ from .report import plot_detection
 logger = logging.getLogger(__name__)
 
 
-_ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".npz", ".csv")
-
-
 @lru_cache(maxsize=1)
 def read_redshifts(
     path: str,  # a .csv file with the columns id and z; "" for none
@@ -48,6 +45,9 @@ def read_redshifts(
     with reading(path, "Expected the columns id and z."):
         table = pd.read_csv(path, dtype={"id": str})
         return dict(zip(table["id"], table["z"].astype(np.float64), strict=True))
+
+# %% ../../nbs/spectra/12_commands.ipynb #c9f1f7c0
+_ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".npz", ".csv")
 
 
 def read_any(
@@ -68,7 +68,7 @@ def read_any(
     spectra.z = np.array([known.get(each, z) for each, z in zip(spectra.ids.tolist(), spectra.z, strict=True)])
     return spectra
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #f37e8e6f
 def spectra_files(
     source: Path,  # a file, or a folder with files in subfolders too
 ) -> list[Path]:  # sorted
@@ -81,7 +81,7 @@ def spectra_files(
         raise DataError(f"{source}: no .fits, .npz or .csv file here. Check the path.")
     return files
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #9a63d70d
 def usable(
     files: list[Path],
     redshifts: str = "",  # file of redshifts
@@ -111,7 +111,7 @@ def normal_spectra(
         raise DataError(f"{source}: none of its spectra can be judged. The lines above say why.")
     return concatenate(parts)
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #a65e606b
 @call_parse
 def spectra_train(
     source: Path = Path("."),  # File or folder of normal spectra
@@ -179,7 +179,7 @@ def _judge(detector: ResidualDetector, spectra: Spectra) -> list[dict[str, Any]]
         record["regions"] = json.loads(mine.to_json(orient="records", double_precision=12))
     return records
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #87cbc1ea
 def _picture(out: Path, record: dict[str, Any]) -> Path:
     "Where the figure of a spectrum is: in folders like those of the files."
     file = Path(record["file"])
@@ -202,7 +202,7 @@ def _draw(
         with atomic_path(_picture(out, record)) as temporary:
             plot_detection(detector, spectra.select([record["id"]]), pictures).savefig(temporary, dpi=80)
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #71ddd394
 @lru_cache(maxsize=1)
 def _loaded(model: str, fingerprint: str) -> ResidualDetector:
     "A process loads its detector once."
@@ -281,7 +281,7 @@ def _judge_new_files(
             bar.update(len(chunk.items))
     return lost
 
-
+# %% ../../nbs/spectra/12_commands.ipynb #00d777a1
 def _results(files: list[Path], root: Path, lost: dict[Path, str], out: Path) -> tuple[list[dict[str, Any]], ...]:
     "Records of all files, and what was skipped, each with its file's path below `root`."
     records: list[dict[str, Any]] = []

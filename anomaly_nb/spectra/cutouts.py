@@ -57,7 +57,6 @@ def cutout_url(
 
 # %% ../../nbs/spectra/10_cutouts.ipynb #21bc0306
 logger = logging.getLogger(__name__)
-_LARGEST = 5_000_000  # bytes
 
 
 class _NoPicture(Exception):
@@ -79,6 +78,9 @@ def _check_picture(content: bytes) -> bytes:
     if pixels.max() <= 2:
         raise _NoPicture("a black image: outside of the survey's footprint")
     return content
+
+# %% ../../nbs/spectra/10_cutouts.ipynb #33193b03
+_LARGEST = 5_000_000  # bytes
 
 
 def _request(url: str, timeout: float) -> bytes:

@@ -21,6 +21,32 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 TextArray: TypeAlias = npt.NDArray[np.str_]
 
 # %% ../../nbs/spectra/00_spectra.ipynb #e488b83f
+def _check_together(spectra: "Spectra") -> None:
+    "Raise `DataError` unless everything belongs together."
+    n, length = spectra.flux.shape
+    for name, shape in {"flux": (n, length), "ivar": (n, length), "mask": (n, length)}.items():
+        if getattr(spectra, name).shape != shape:
+            raise DataError(f"{name}: expected the shape {shape} of flux, got {getattr(spectra, name).shape}.")
+    for name in ("z", "ids", "ra", "dec", "classes"):
+        if getattr(spectra, name).shape != (n,):
+            raise DataError(f"{name}: {getattr(spectra, name).size} entries do not belong to {n} spectra.")
+    steps = np.diff(spectra.wavelength)
+    if spectra.wavelength.shape != (length,) or not (spectra.wavelength[:1] > 0).all() or not (steps > 0).all():
+        raise DataError(f"wavelength: expected {length} positive increasing values, one for each pixel of flux.")
+    names, counts = np.unique(spectra.ids, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"ids: {str(names[counts > 1][0])!r} occurs {counts.max()} times. Drop or rename duplicates.")
+
+
+def _card_facts(z: FloatArray, classes: TextArray) -> dict[str, str]:
+    "What the card of spectra says of redshifts and classes."
+    known = z[np.isfinite(z)]
+    redshift = f"{known.min():.3f} to {known.max():.3f}" if len(known) else "unknown"
+    kinds, counts = np.unique(classes[classes != ""], return_counts=True)
+    named = ", ".join(f"{count} {kind}" for kind, count in zip(kinds, counts, strict=True)) or "unknown"
+    return {"redshift": redshift, "classes": named}
+
+# %% ../../nbs/spectra/00_spectra.ipynb #d66b9028
 class Spectra:
     "Spectra on one wavelength grid, with all that belongs to them. Treat it as read-only."
 
@@ -42,34 +68,15 @@ class Spectra:
         self.wavelength: FloatArray = np.asarray(wavelength, dtype=np.float64)
         n, length = self.flux.shape
         self.mask: BoolArray = np.zeros((n, length), bool) if mask is None else np.array(mask, dtype=bool, ndmin=2)
-        unknown = np.full(n, np.nan)
-        self.z: FloatArray = unknown if z is None else np.array(z, dtype=np.float64, ndmin=1)
-        self.ra: FloatArray = unknown if ra is None else np.array(ra, dtype=np.float64, ndmin=1)
-        self.dec: FloatArray = unknown if dec is None else np.array(dec, dtype=np.float64, ndmin=1)
+        self.z: FloatArray = np.array([np.nan] * n if z is None else z, dtype=np.float64, ndmin=1)
+        self.ra: FloatArray = np.array([np.nan] * n if ra is None else ra, dtype=np.float64, ndmin=1)
+        self.dec: FloatArray = np.array([np.nan] * n if dec is None else dec, dtype=np.float64, ndmin=1)
         names = [f"spectrum-{i:05d}" for i in range(n)] if ids is None else ids
         self.ids: TextArray = np.atleast_1d(np.asarray(names, dtype=np.str_))
         self.classes: TextArray = np.atleast_1d(np.asarray([""] * n if classes is None else classes, dtype=np.str_))
-        self._check()
+        _check_together(self)
         bad = self.mask | ~np.isfinite(self.flux) | ~np.isfinite(self.ivar) | (self.ivar <= 0)
         self.mask, self.flux[bad], self.ivar[bad] = bad, 0, 0
-
-    def _check(self) -> None:
-        "Raise `DataError` unless everything belongs together."
-        n, length = self.flux.shape
-        for name, shape in {"flux": (n, length), "ivar": (n, length), "mask": (n, length)}.items():
-            if getattr(self, name).shape != shape:
-                raise DataError(f"{name}: expected the shape {shape} of flux, got {getattr(self, name).shape}.")
-        for name in ("z", "ids", "ra", "dec", "classes"):
-            if getattr(self, name).shape != (n,):
-                raise DataError(f"{name}: {getattr(self, name).size} entries do not belong to {n} spectra.")
-        steps = np.diff(self.wavelength)
-        if self.wavelength.shape != (length,) or not (self.wavelength[:1] > 0).all() or not (steps > 0).all():
-            raise DataError(f"wavelength: expected {length} positive increasing values, one for each pixel of flux.")
-        names, counts = np.unique(self.ids, return_counts=True)
-        if (counts > 1).any():
-            raise DataError(
-                f"ids: {str(names[counts > 1][0])!r} occurs {counts.max()} times. Drop or rename duplicates."
-            )
 
     def __len__(self) -> int:
         return len(self.flux)
@@ -93,11 +100,7 @@ class Spectra:
         return f"Spectra({len(self)} spectra, {pixels} pixels, {first:.0f}-{last:.0f} Å, {self.mask.mean():.1%} masked)"
 
     def _repr_html_(self) -> str:
-        known = self.z[np.isfinite(self.z)]
-        redshift = f"{known.min():.3f} to {known.max():.3f}" if len(known) else "unknown"
-        kinds, counts = np.unique(self.classes[self.classes != ""], return_counts=True)
-        classes = ", ".join(f"{count} {kind}" for kind, count in zip(kinds, counts, strict=True)) or "unknown"
-        return html_card("Spectra", {"redshift": redshift, "classes": classes}, repr(self)[8:-1])
+        return html_card("Spectra", _card_facts(self.z, self.classes), repr(self)[8:-1])
 
 # %% ../../nbs/spectra/00_spectra.ipynb #0fabaea5
 LOG_STEP = 1e-4  # log10 of the wavelength ratio of neighbouring pixels: 69 km/s
@@ -184,7 +187,7 @@ def to_specutils(
         meta=meta,
     )
 
-
+# %% ../../nbs/spectra/00_spectra.ipynb #2a47876d
 def _redshift(spectrum: Any) -> FloatArray | None:
     "The redshift of a `specutils.Spectrum`, one for each row; None if it has none."
     z = np.asarray(spectrum.redshift.value, dtype=np.float64)

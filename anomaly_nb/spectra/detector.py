@@ -8,7 +8,6 @@ __all__ = ['SpectrumDetector']
 # %% ../../nbs/spectra/08_detector.ipynb #16564382
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 

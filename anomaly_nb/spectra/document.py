@@ -74,7 +74,7 @@ def _document_loss(network: nn.Module, batch: Sequence[Tensor]) -> Tensor:
     loss: Tensor = squares.sum() / mask.sum().clamp(min=1)
     return loss
 
-
+# %% ../../nbs/spectra/09_document.ipynb #724b9d04
 def train_autoencoder(
     model: nn.Module,  # trained in place
     data: Tensor,  # (n, 1, L) fluxes
@@ -133,7 +133,7 @@ def _window_measures(
         measures[some, number] = np.stack(values, axis=1)[some]
     return starts, measures
 
-
+# %% ../../nbs/spectra/09_document.ipynb #d9671830
 def _measured(original: Any, reconstructed: Any, mask: Any, size: int, step: int) -> tuple[IntArray, FloatArray]:
     "Check the input of `detect_anomalous_regions` and measure its windows."
     pair = [np.asarray(each, dtype=np.float64) for each in (original, reconstructed)]
@@ -150,6 +150,19 @@ def _measured(original: Any, reconstructed: Any, mask: Any, size: int, step: int
     return _window_measures(pair[0], pair[1], good, size, step)
 
 # %% ../../nbs/spectra/09_document.ipynb #a2fa04b8
+def _rules(
+    measures: FloatArray, absolute: float, relative: float, factor: float, two_sided: bool
+) -> list[tuple[str, BoolArray, FloatArray]]:
+    "Each reason with the windows that it holds for and the value that triggers it, in the order of naming."
+    ratio = measures[..., 3] / (measures[..., 2] + 1e-5)
+    mismatch = (ratio > factor) | (two_sided & (ratio < 1 / factor))
+    return [
+        ("high_absolute_residual", measures[..., 0] > absolute, measures[..., 0]),
+        ("high_relative_residual", measures[..., 1] > relative, measures[..., 1]),
+        ("range_mismatch", mismatch, ratio),
+    ]
+
+# %% ../../nbs/spectra/09_document.ipynb #38f68baf
 def detect_anomalous_regions(
     original_fluxes: npt.ArrayLike,  # (n, L), or (L,) for one spectrum
     reconstructed_fluxes: npt.ArrayLike,  # the same shape
@@ -172,16 +185,10 @@ def detect_anomalous_regions(
     if np.isnan(pooled[..., 0]).all():
         raise DataError("All pixels are masked; there is nothing to judge. Check the mask: 1 means data.")
     absolute, relative = (float(np.nanpercentile(pooled[..., i], percentile_threshold)) for i in (0, 1))
-    ratio = measures[..., 3] / (measures[..., 2] + 1e-5)
-    mismatch = (ratio > range_mismatch_factor) | (two_sided & (ratio < 1 / range_mismatch_factor))
     length = np.asarray(original_fluxes).shape[-1]
     size, regions, metadata = min(window_size, length), [], []
     anomalous = np.zeros(len(measures), bool)
-    rules = [  # in the order in which reasons are named
-        ("high_absolute_residual", measures[..., 0] > absolute, measures[..., 0]),
-        ("high_relative_residual", measures[..., 1] > relative, measures[..., 1]),
-        ("range_mismatch", mismatch, ratio),
-    ]
+    rules = _rules(measures, absolute, relative, range_mismatch_factor, two_sided)
     for row in range(len(measures)):
         flagged, found = np.zeros(length, bool), []
         for number, start in enumerate(starts):
@@ -228,7 +235,7 @@ def _checked_rows(indices: Sequence[int] | IntArray, name: str, n: int) -> list[
         raise DataError(f"{name}: there is no spectrum {wrong[0]:g} among {n}. Give positions from 0 to {n - 1}.")
     return [int(row) for row in rows]
 
-
+# %% ../../nbs/spectra/09_document.ipynb #66078ea3
 def save_sampling_info(
     anomalous_indices: Sequence[int] | IntArray,  # rows of the anomalous spectra
     plot_indices: Sequence[int] | IntArray,  # rows of those that were plotted

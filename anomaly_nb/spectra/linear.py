@@ -46,7 +46,7 @@ def _pairs(rows: Float32Array) -> Float32Array:
         first += k - i
     return pairs
 
-
+# %% ../../nbs/spectra/04_linear.ipynb #1aeed98a
 def _solved(factors: tuple[Any, Any], vectors: npt.NDArray[np.floating]) -> Float32Array:
     "Solutions (n, k) of n systems of equations whose matrices were split into triangles."
     import torch

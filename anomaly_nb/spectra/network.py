@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..core import Described, FloatArray, generator
+from ..core import Described, generator
 from .data import Float32Array
-from .preparation import REST_PIXELS, RestSpectra
+from .preparation import RestSpectra
 from ..training import train
 
 # %% ../../nbs/spectra/07_network.ipynb #f2112a62
@@ -140,7 +140,7 @@ def train_network(
     )
     return network.cpu(), history
 
-
+# %% ../../nbs/spectra/07_network.ipynb #45d1e21b
 def reconstruct(
     network: MaskedSpanAutoencoder,  # trained
     rest: RestSpectra,  # n spectra

@@ -67,9 +67,19 @@ def continuum_scale(
     return scales
 
 # %% ../../nbs/spectra/02_preparation.ipynb #3301f9c6
-CALIBRATION = np.float32(0.02)  # share of the flux that is added to its error
+def faults(
+    spectra: Spectra,  # n spectra
+) -> dict[str, str]:  # the reason by id, for those that cannot be put on the rest grid
+    "Why some spectra cannot be judged; empty when all can."
+    reasons = {}
+    for name, z, mask in zip(spectra.ids.tolist(), spectra.z, spectra.mask, strict=True):
+        if not -0.01 < z < 10:
+            reasons[name] = f"the redshift is {z}; it must lie between -0.01 and 10"
+        elif mask.all():
+            reasons[name] = "all pixels are masked"
+    return reasons
 
-
+# %% ../../nbs/spectra/02_preparation.ipynb #61d7ad7f
 def _binned(spectra: Spectra) -> tuple[int, Float32Array, Float32Array]:
     "Flux and ivar on consecutive pixels of the lattice, and the first pixel; many in one are averaged by weight."
     pixels = lattice(spectra.wavelength)
@@ -84,18 +94,8 @@ def _binned(spectra: Spectra) -> tuple[int, Float32Array, Float32Array]:
     ivar[:, place] = weight
     return int(pixels[0]), flux, ivar
 
-
-def faults(
-    spectra: Spectra,  # n spectra
-) -> dict[str, str]:  # the reason by id, for those that cannot be put on the rest grid
-    "Why some spectra cannot be judged; empty when all can."
-    reasons = {}
-    for name, z, mask in zip(spectra.ids.tolist(), spectra.z, spectra.mask, strict=True):
-        if not -0.01 < z < 10:
-            reasons[name] = f"the redshift is {z}; it must lie between -0.01 and 10"
-        elif mask.all():
-            reasons[name] = "all pixels are masked"
-    return reasons
+# %% ../../nbs/spectra/02_preparation.ipynb #8f6fd3b8
+CALIBRATION = np.float32(0.02)  # share of the flux that is added to its error
 
 
 def to_rest_frame(

@@ -20,10 +20,9 @@ import numpy.typing as npt
 
 from ..core import DataError, FloatArray, reading
 from ..datasets import sample_path
-from .data import LOG_STEP, Spectra, concatenate, lattice
+from .data import LOG_STEP, Spectra, concatenate
 
 # %% ../../nbs/spectra/01_readers.ipynb #5bc9136e
-_NUMPY_CODES = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
 _BLOCK = 2880
 
 
@@ -43,6 +42,9 @@ def _header(file: BinaryIO) -> dict[str, str]:
         raise DataError("the file ends inside a header")
     return cards
 
+# %% ../../nbs/spectra/01_readers.ipynb #9f84c1e1
+_NUMPY_CODES = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
+
 
 def _record_type(header: Mapping[str, str]) -> np.dtype[Any]:
     "NumPy's type for one row of a binary table."
@@ -57,7 +59,7 @@ def _record_type(header: Mapping[str, str]) -> np.dtype[Any]:
         )
     return np.dtype(fields)
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #d630f9ce
 def _fits_tables(file: BinaryIO, hdus: int) -> Iterator[npt.NDArray[Any]]:
     "The binary tables among the first extensions of a FITS file. Raises `DataError` if it is cut off."
     for position in range(hdus + 1):
@@ -108,7 +110,7 @@ def _sdss_object(file: BinaryIO, name: str) -> Spectra:
         classes=[label.decode("ascii").strip()],
     )
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #6165d8b9
 def read_sdss(
     paths: Path | str | Sequence[Path | str] | Mapping[str, bytes],  # spec-lite files, or their bytes by name
 ) -> Spectra:  # on the union of the files' pixels, in the given order
@@ -158,7 +160,7 @@ def coadd_arms(
         weight[:, place] += np.where(good, ivar, 0)
     return grid, np.divide(total, weight, out=np.zeros_like(total), where=weight > 0), weight
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #87326e0a
 def read_redrock(
     path: Path | str,  # a redrock FITS file
 ) -> dict[int, float]:  # redshift by TARGETID
@@ -170,7 +172,7 @@ def read_redrock(
             rows = hdus["REDSHIFTS" if "REDSHIFTS" in hdus else "ZBEST"].data
             return {int(target): float(z) for target, z in zip(rows["TARGETID"], rows["Z"], strict=True)}
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #9af050ed
 def read_desi(
     path: Path | str,  # a coadd FITS file
     redshifts: Mapping[int, float] | None = None,  # by TARGETID; None takes the redrock file beside it, if there is one
@@ -215,7 +217,7 @@ def check_unpacked(
         if size > 64e6 + 100 * packed:
             raise DataError(f"{packed} bytes would become {size}. Refused: no spectra are packed like that.")
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #3f36b0c7
 def read_table(
     path: Path | str,  # an .npz file with many spectra, or a .csv file with one
     z: float = np.nan,  # redshift of a .csv file's object, where the file has no column z
@@ -237,7 +239,7 @@ def read_table(
         redshift = float(table["z"].iloc[0]) if "z" in table else z
         return Spectra(rows[0][None], rows[1][None], rows[2], mask=mask, z=[redshift], ids=[path.stem])
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #de02101b
 def write_table(
     spectra: Spectra,  # n spectra
     path: Path | str,  # an .npz file
@@ -278,7 +280,7 @@ def from_records(
         raise DataError(f"None of the wanted ids was found: {named or 'none was given'}. Check ids and data set.")
     return concatenate(parts), missing
 
-
+# %% ../../nbs/spectra/01_readers.ipynb #c3c3ea71
 def fetch_sparcl(
     ids: Sequence[int | str],  # SPARCL's `specid`: of DESI the target ids
     data_set: str = "DESI-EDR",  # as SPARCL calls it

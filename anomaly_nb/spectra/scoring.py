@@ -28,7 +28,7 @@ def window_starts(
     starts = np.arange(0, length - width + 1, max(width // 4, 1))
     return starts if starts[-1] == length - width else np.append(starts, length - width)
 
-
+# %% ../../nbs/spectra/05_scoring.ipynb #91740cc9
 def _window_sums(totals: FloatArray, width: int) -> Float32Array:
     "Sums over all windows from running totals `(..., L + 1)` that begin with 0."
     last = totals.shape[-1] - 1 - width

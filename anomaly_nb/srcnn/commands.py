@@ -53,7 +53,7 @@ def dataset_folder(
         raise DataError("Name the dataset: --dataset NAME.")
     return root / name
 
-
+# %% ../../nbs/srcnn/13_commands.ipynb #6f11bfef
 def windows_of(
     curves: list[Curve],
     window: int,  # points per window
@@ -97,9 +97,6 @@ def srcnn_generate_data(
         logger.info("%d windows are in %s", len(windows), folder / "train.json")
 
 # %% ../../nbs/srcnn/13_commands.ipynb #368590f6
-TUNED_WINDOWS = 20_000
-
-
 def read_windows(
     path: Path,  # datasets/NAME/train.json
     window: int,  # points per window
@@ -120,6 +117,9 @@ def read_windows(
     return windows, labels
 
 # %% ../../nbs/srcnn/13_commands.ipynb #403cbde4
+TUNED_WINDOWS = 20_000
+
+
 def training_data(
     recipe: str,  # "documented" or "tuned"
     folder: Path,  # datasets/NAME
@@ -155,6 +155,30 @@ def refuse_others(
         raise DataError(f"{save}: {what}. Choose another folder: --save NAME.")
 
 # %% ../../nbs/srcnn/13_commands.ipynb #eb1b04be
+def _first_network(window: int, seed: int, load: str) -> Any:
+    "An `SRCNNNetwork` with weights from the seed, or from the file `load` where it is named."
+    import torch
+
+    from anomaly_nb.srcnn.network import SRCNNNetwork
+    from anomaly_nb.training import fit_weights, read_weights
+
+    torch.manual_seed(seed)
+    network = SRCNNNetwork(window)
+    if load:
+        fit_weights(network, read_weights(load), load)
+    return network
+
+
+def _optimizer(name: str) -> Callable[..., Any]:
+    "Makes an optimiser from parameters and `lr`. Raises `DataError` for an unknown name."
+    import torch
+
+    kinds: dict[str, Callable[..., Any]] = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    if name not in kinds:
+        raise DataError(f"optimizer is {name!r}; expected adam or sgd.")
+    return kinds[name]
+
+# %% ../../nbs/srcnn/13_commands.ipynb #b181c4f2
 @call_parse
 def srcnn_train(
     dataset: str = "",  # Name, required: windows are read from datasets/NAME/train.json
@@ -176,21 +200,13 @@ def srcnn_train(
 ) -> None:
     "Train the published network. Example: srcnn_train --dataset mine --recipe tuned"
     with command_line():
-        import torch
-
-        from anomaly_nb.srcnn.network import SRCNNNetwork, compare_with_saliency, halving, weighted_cross_entropy
+        from anomaly_nb.srcnn.network import compare_with_saliency, halving, weighted_cross_entropy
         from anomaly_nb.srcnn.windows import gen_set
-        from anomaly_nb.training import EveryEpochs, device_options, fit_weights, read_weights, train, write_weights
+        from anomaly_nb.training import EveryEpochs, device_options, train, write_weights
 
         options = device_options(device, devices, nodes, strategy)
         learn, held_out = training_data(recipe, dataset_folder(root, dataset), window, seed)
-        torch.manual_seed(seed)
-        network = SRCNNNetwork(window)
-        if load:
-            fit_weights(network, read_weights(load), load)
-        kinds: dict[str, Callable[..., Any]] = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
-        if optimizer not in kinds:
-            raise DataError(f"optimizer is {optimizer!r}; expected adam or sgd.")
+        network, kind = _first_network(window, seed, load), _optimizer(optimizer)
         rate = lr or {"documented": 1e-6, "tuned": 1e-3}[recipe]
 
         def keep(epoch: int) -> None:
@@ -206,7 +222,7 @@ def srcnn_train(
                 gen_set(window, list(zip(*learn, strict=True))),
                 epochs=epoch,
                 batch_size=batch_size,
-                optimizer=partial(kinds[optimizer], lr=rate),
+                optimizer=partial(kind, lr=rate),
                 schedule=halving,
                 summed=True,
                 folder=log,
@@ -281,9 +297,10 @@ def _write_and_show(table: pd.DataFrame, target: Path) -> None:
     with atomic_path(target) as path:
         table.to_csv(path, index=False)
     logger.info("%d of %d points are anomalies; the table is in %s", table["is_anomaly"].sum(), len(table), target)
-    print(table[table["is_anomaly"]].to_string(index=False, max_rows=20, float_format="{:.4g}".format))
+    if len(found := table[table["is_anomaly"]]):
+        print(found.to_string(index=False, max_rows=20, float_format="{:.4g}".format))
 
-
+# %% ../../nbs/srcnn/13_commands.ipynb #34e61e3d
 @call_parse
 def srcnn_detect(
     file: str,  # CSV file: time, value; or a folder of them

@@ -85,7 +85,7 @@ def boundary_unit(
     ordinary = trend[~is_anomaly]
     return np.maximum(0.5 * trend + 0.5 * ordinary.mean() if len(ordinary) else trend, 1.0)
 
-
+# %% ../../nbs/srcnn/02_microsoft.ipynb #57819073
 def _factors() -> FloatArray:
     "Factor on the unit for the sensitivities 0 to 100: 1 in the middle, wider to the left, narrower to the right."
     steps = np.arange(50)
@@ -154,7 +154,7 @@ def _detect_batch(timestamps: pd.Index, values: FloatArray, options: _Options) -
     columns |= {"score": score, "is_anomaly": flagged & outside, "expected_value": expected}
     return pd.DataFrame(columns | {"unit": unit, "lower": lower, "upper": upper})
 
-
+# %% ../../nbs/srcnn/02_microsoft.ipynb #5d65c20e
 def microsoft_sr(
     values: npt.ArrayLike,  # (n,) at least 12 numbers
     *,

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..core import BoolArray, DataError, FloatArray
+from ..core import DataError, Described, FloatArray
 from ..metrics import tail_threshold
 from anomaly_nb.srcnn.season import (
     SAMPLE,
@@ -32,8 +32,8 @@ EXTREME = 1e9
 Side = Literal["both", "upper", "lower"]
 
 
-@dataclass(frozen=True)
-class SeriesModel:
+@dataclass(frozen=True, repr=False)
+class SeriesModel(Described):
     "What is normal for one curve."
 
     length: int  # points it was learned from
@@ -67,6 +67,11 @@ class SeriesModel:
         bridge(residual, np.isnan(residual))
         return residual
 
+    def _facts(self) -> dict[str, object]:
+        shapes = {"period": len(self.season), "views": len(self.filters), "taps": self.filters.shape[-1]}
+        numbers = {name: float(f"{getattr(self, name):.4g}") for name in ("centre", "scale", "threshold")}
+        return {"length": self.length, **shapes, **numbers, "side": self.side}
+
 # %% ../../nbs/srcnn/05_model.ipynb #5932ae6f
 def moving_mean(
     values: FloatArray,  # (n,)
@@ -84,7 +89,7 @@ def moving_mean(
     mean: FloatArray = np.divide(total[2 * half + 1 :] - total[:n], count, out=count)
     return mean
 
-
+# %% ../../nbs/srcnn/05_model.ipynb #e6f1afb3
 ENERGY_CAP, ENERGY_FLOOR = 9.0, 0.25  # most that a point adds to the noise level, least that the level can be
 CONTEXT_CAP = 1e4  # most that a point adds to its neighbourhood
 
@@ -129,6 +134,18 @@ def rank(
     return ranked
 
 # %% ../../nbs/srcnn/05_model.ipynb #79c2fdd1
+def _fit_filters(model: SeriesModel, values: FloatArray, taps: int) -> FloatArray:
+    "Whitening filters of both views, scaled so that a typical forward output is 1."
+    residual = model.residual(values, 0)
+    views = (residual + repeat_season(model.season, 0, len(values)), residual)[: 1 + (len(model.season) > 1)]
+    filters = np.array([whitening_filter(log_spectrum(view, 4 * taps), taps) for view in views])
+    every = -(-len(values) // SAMPLE)
+    pieces = [forward for _, forward, _ in filter_pieces(residual, filters, model.season, 0, every)]
+    scales = [robust_scale(output) or 1.0 for output in np.concatenate(pieces, axis=1)]
+    scaled: FloatArray = filters / np.array(scales)[:, None]
+    return scaled
+
+# %% ../../nbs/srcnn/05_model.ipynb #d3b8d680
 def fit_model(
     values: FloatArray,  # (n,) at least 12 points, NaN = missing
     *,
@@ -158,18 +175,6 @@ def fit_model(
     scores = surprise(judged, values, 0).score[~np.isnan(values)]
     tail = tail_threshold(strided(scores)) if contamination is None else float(np.quantile(scores, 1 - contamination))
     return replace(model, threshold=tail or 1.0)
-
-
-def _fit_filters(model: SeriesModel, values: FloatArray, taps: int) -> FloatArray:
-    "Whitening filters of both views, scaled so that a typical forward output is 1."
-    residual = model.residual(values, 0)
-    views = (residual + repeat_season(model.season, 0, len(values)), residual)[: 1 + (len(model.season) > 1)]
-    filters = np.array([whitening_filter(log_spectrum(view, 4 * taps), taps) for view in views])
-    every = -(-len(values) // SAMPLE)
-    pieces = [forward for _, forward, _ in filter_pieces(residual, filters, model.season, 0, every)]
-    scales = [robust_scale(output) or 1.0 for output in np.concatenate(pieces, axis=1)]
-    scaled: FloatArray = filters / np.array(scales)[:, None]
-    return scaled
 
 # %% ../../nbs/srcnn/05_model.ipynb #02765d33
 def expectation(

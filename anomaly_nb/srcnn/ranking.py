@@ -105,7 +105,7 @@ def _anomaly(kind: str, length: int, size: float, random: np.random.Generator) -
         case _:
             return np.full(length, size)
 
-
+# %% ../../nbs/srcnn/11_ranking.ipynb #80d5bc59
 def inject(
     residual: FloatArray,  # (n,) a stretch of the curve, standardised, less its season; at least 12 points
     unit: float,  # size of the noise

@@ -64,7 +64,7 @@ def _numbers(column: pd.Series, source: str) -> FloatArray:
         raise DataError(f"{source}, row {row + 2}: {column.iloc[row]!r} is not a number. Correct or empty the cell.")
     return numbers.to_numpy(np.float64)
 
-
+# %% ../../nbs/srcnn/00_series.ipynb #5bfeea70
 def _day_first(column: pd.Series, source: str) -> bool:
     "Do dates like 13/04/2024 begin with the day? Raises `DataError` where that cannot be known."
     form = r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{4}"
@@ -76,7 +76,7 @@ def _day_first(column: pd.Series, source: str) -> bool:
         raise DataError(f"{source}: the day in {column.iloc[0]!r} may be the month. Write dates like 2024-04-13.")
     return first
 
-
+# %% ../../nbs/srcnn/00_series.ipynb #478315a3
 def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
     "A text column as times: dates, or seconds or milliseconds since 1970."
     seconds = pd.to_numeric(column, errors="coerce")
@@ -130,7 +130,7 @@ def read_curve(
     series = pd.Series(values, _times(table.iloc[:, 0], source, repair), name="value")
     return Curve(name or Path(str(file)).stem, series, labels)
 
-
+# %% ../../nbs/srcnn/00_series.ipynb #02d76a7d
 def curve_files(
     folder: Path | str,  # with CSV files, in subfolders too
 ) -> list[Path]:  # sorted

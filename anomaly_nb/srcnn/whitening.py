@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from ..core import FloatArray
-from .season import SAMPLE, phase_medians, repeat_season, robust_scale
+from .season import SAMPLE, repeat_season
 
 # %% ../../nbs/srcnn/04_whitening.ipynb #2e28bf3d
 def log_spectrum(

@@ -72,7 +72,7 @@ def _choose(shape: tuple[int, int], newest: int, num: int, clean: float, random:
         row[points] = random.random() >= clean
     return chosen
 
-
+# %% ../../nbs/srcnn/09_windows.ipynb #39de1d72
 def training_windows(
     values: npt.ArrayLike,  # (n,) a series without gaps
     window: int = 32,  # points per window, at least 12
