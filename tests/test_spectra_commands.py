@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -266,3 +267,19 @@ def test_flagged_pixels_are_masked():
         hdus[1].data["IVAR"][:] = 1
         hdus.writeto(changed := io.BytesIO())
     assert np.flatnonzero(read_sdss({"a": changed.getvalue()}).mask[0]).tolist() == [100, 102]
+
+
+def test_files_that_are_judged_together_have_the_results_of_each_alone(model, night, tmp_path):
+    "Two files hold an object of one name, one has a grid of its own, and some are damaged."
+    name = min(path.name for path in night.glob("spec*.fits"))
+    (night / "more").mkdir()
+    shutil.copyfile(night / name, night / "more" / name)
+    few = simulate_spectra(2, 5)
+    few.wavelength = few.wavelength * 1.00007
+    write_table(few, night / "elsewhere.npz")
+    for size in (1, 3, 64):
+        spectra_detect(night, model=model, out=tmp_path / str(size), figures=0, chunk_size=size)
+    for table in ("table.csv", "regions.csv", "skipped.csv", "summary.json"):
+        assert len({(tmp_path / str(size) / table).read_bytes() for size in (1, 3, 64)}) == 1
+    ids = pd.read_csv(tmp_path / "64" / "table.csv")["id"].tolist()
+    assert len(ids) == 9 and len(set(ids)) < len(ids)

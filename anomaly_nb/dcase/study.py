@@ -11,7 +11,6 @@ import base64
 import io
 import logging
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +26,7 @@ from scipy import ndimage
 from scipy.stats import t
 
 from ..audio import HTK, Audio, LogMel, read_audio
-from ..core import BoolArray, DataError, Described, FloatArray, atomic_path, html_card, html_page
+from ..core import BoolArray, DataError, Described, FloatArray, atomic_path, html_card, html_page, reading
 from .alignment import Aligner, Cycle, Intervals, Unaligned, folded
 from .data import Clip, DCASEFolder, spectrogram_batches
 from anomaly_nb.dcase.statistics import (
@@ -682,11 +681,15 @@ class FinishedMachines:
         return self.folder / f"{machine_type}_{machine_id}.{digest}.npz"
 
     def read(self, machine_type: str, machine_id: str) -> MachineStudy | None:
-        "The study of a machine, if it is there."
+        "The study of a machine, if it is there; a damaged one is told and counts as none."
         path = self.path(machine_type, machine_id)
+        if not path.is_file():
+            return None
         try:
-            return self.work.settled(machine_type, machine_id, dict(np.load(path, allow_pickle=False)))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            with reading(path, "The machine is studied again."):
+                return self.work.settled(machine_type, machine_id, dict(np.load(path, allow_pickle=False)))
+        except DataError as error:
+            logger.warning("%s", error)
             return None
 
     def write(self, machine_type: str, machine_id: str, data: bytes) -> None:

@@ -11,10 +11,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from ..core import DataError, atomic_path, command_line, folder_lock, reading, when_interrupted
 from ..scale import choose_engine, decode, outcomes
-from .baseline import ResidualDetector, SpectrumPCA
+from .baseline import BLOCK, ResidualDetector, SpectrumPCA
 from .benchmark import simulate_spectra
 from .cutouts import Pictures, fetch_sdss_image
 from .data import Spectra, concatenate
@@ -170,14 +171,20 @@ def _write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _judge(detector: ResidualDetector, spectra: Spectra) -> list[dict[str, Any]]:
-    "One JSON-ready record per spectrum."
-    rows, regions = detector.detect(spectra), detector.regions(spectra)
+def _judge(detector: ResidualDetector, parts: list[Spectra]) -> list[list[dict[str, Any]]]:
+    "For each file, one JSON-ready record per spectrum."
+    try:
+        spectra = concatenate(parts)
+    except DataError:  # their grids have no pixels in common
+        return [records for part in parts for records in _judge(detector, [part])]
+    names, spectra.ids = spectra.ids.tolist(), np.arange(len(spectra)).astype(np.str_)
+    rows, regions = detector.detect(spectra), dict(list(detector.regions(spectra).groupby("id")))
     records: list[dict[str, Any]] = json.loads(rows.to_json(orient="records"))
-    for record in records:
-        mine = regions[regions["id"] == record["id"]].drop(columns="id")
-        record["regions"] = json.loads(mine.to_json(orient="records", double_precision=12))
-    return records
+    for record, name in zip(records, names, strict=True):
+        mine = regions[record["id"]].drop(columns="id") if record["id"] in regions else pd.DataFrame()
+        record |= {"id": name, "regions": json.loads(mine.to_json(orient="records", double_precision=12))}
+    rest = iter(records)
+    return [list(islice(rest, len(part))) for part in parts]
 
 # %% ../../nbs/spectra/12_commands.ipynb #87cbc1ea
 def _picture(out: Path, record: dict[str, Any]) -> Path:
@@ -209,6 +216,20 @@ def _loaded(model: str, fingerprint: str) -> ResidualDetector:
     return load_detector(Path(model))[0]
 
 
+_File: TypeAlias = tuple[Path, Spectra, dict[str, str]]  # its spectra to be judged, reasons by id
+
+
+def _gathered(files: Iterable[_File]) -> Iterator[list[_File]]:
+    "Files until they hold a block of spectra, so that memory does not grow with their number."
+    batch = list[_File]()
+    for file in files:
+        batch.append(file)
+        if sum(len(spectra) for _, spectra, _ in batch) >= BLOCK:
+            yield batch
+            batch = []
+    yield batch
+
+
 def judge_files(
     files: Sequence[str],
     model: str,  # folder of a trained detector
@@ -217,9 +238,10 @@ def judge_files(
 ) -> pd.DataFrame:  # a row per file: what was found in it, as JSON
     "The work of one process."
     detector, rows = _loaded(model, fingerprint), []
-    for _, spectra, reasons in usable([Path(file) for file in files], redshifts):
-        records = _judge(detector, spectra) if len(spectra) else []
-        rows.append(json.dumps({"records": records, "skipped": reasons}))
+    for batch in _gathered(usable([Path(file) for file in files], redshifts)):
+        records = iter(_judge(detector, [spectra for _, spectra, _ in batch if len(spectra)]))
+        for _, spectra, skipped in batch:
+            rows.append(json.dumps({"records": next(records) if len(spectra) else [], "skipped": skipped}))
     return pd.DataFrame({"result": rows})
 
 # %% ../../nbs/spectra/12_commands.ipynb #deea7199
@@ -270,6 +292,7 @@ def _judge_new_files(
     judge = partial(judge_files, model=str(model.resolve()), fingerprint=fingerprint, redshifts=redshifts)
     lost: dict[Path, str] = {}
     kept = f"What is finished is kept in {out}; the same command goes on from there."
+    engine["chunk_size"] = engine["chunk_size"] or min(max(len(new) // 8, 1), BLOCK)
     with when_interrupted(kept), tqdm(total=len(new), unit="file", disable=None) as bar:
         for chunk, outcome in outcomes(judge, [str(file) for file in new], **engine):
             failed = {index - chunk.start: reason for index, _, reason in outcome.failed}
@@ -323,11 +346,11 @@ def spectra_detect(
     images: bool = False,  # Fetch pictures from SDSS (needs the network)
     workers: int = 1,  # Processes; -1 means one for each core
     scheduler: str = "",  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
-    chunk_size: int = 1,  # Files that are given to a process at a time
+    chunk_size: int = 0,  # Files that are given to a process at a time; 0 means an eighth, but at most 64
 ) -> None:
     "Find anomalous spectra; start again to go on after an interruption. Example: spectra_detect new/ --model model"
     with command_line(), folder_lock(out):
-        choose_engine(workers, scheduler or None, chunk_size)  # wrong arguments are told first
+        choose_engine(workers, scheduler or None, chunk_size or 1)  # wrong arguments are told first
         detector, fingerprint = load_detector(model)
         root, table = source.absolute(), str(Path(redshifts).resolve()) if redshifts else ""
         run, own = out / "run.json", (out.absolute(), model.absolute())
