@@ -100,17 +100,11 @@ class FittedImages(Detector):
     def export_onnx(self, path: Path | str) -> None:
         "Write the network, its score and its threshold as one ONNX graph; needs the extra `onnx`."
         self._check_fitted()
-        graph = DetectorGraph(self.scorer_, self.threshold_).eval()
+        graph, shapes = DetectorGraph(self.scorer_, self.threshold_).eval(), {0: torch.export.Dim("batch", min=1)}
+        traced = torch.export.export(graph, (torch.rand(3, 1, 28, 28),), dynamic_shapes=(shapes,))
+        names = {"input_names": ["images"], "output_names": ["scores", "alarms", "maps"]}
         with atomic_path(path) as temporary:
-            program = torch.onnx.export(
-                graph,
-                (torch.rand(3, 1, 28, 28),),
-                input_names=["images"],
-                output_names=["scores", "alarms", "maps"],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-                verbose=False,
-            )
-            program.save(temporary)  # type: ignore[union-attr]
+            torch.onnx.export(traced, **names, verbose=False).save(temporary)  # type: ignore[arg-type, union-attr]
 
     def _check_scorer(self) -> None:
         if not hasattr(self, "scorer_"):

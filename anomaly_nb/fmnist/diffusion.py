@@ -72,7 +72,7 @@ class DiffusionModel(ImageModel):
 
     def at_levels(self, x: Tensor) -> list[Tensor]:
         "The clean image found at each strength of the grid."
-        times = [level.expand(len(x)) for level in self.levels]
+        times = [level.expand(x.shape[0]) for level in self.levels]
         pairs = zip(times, self.noise, strict=True)
         return [self.denoise(self.add_noise(x, t, noise.expand_as(x)), t) for t, noise in pairs]
 
@@ -121,7 +121,7 @@ class SimpleDDPM(DiffusionModel):
 
     def latent(self, x: Tensor) -> Tensor:
         "What the last block says of the image without noise `(b, hidden)`."
-        t = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        t = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
         return self.hidden(2 * x - 1, t)
 
 # %% ../../nbs/fmnist/10_diffusion.ipynb #a4e0d493
@@ -183,5 +183,5 @@ class DiffusionUNet(DiffusionModel):
 
     def latent(self, x: Tensor) -> Tensor:
         "What the first block says of the image without noise, averaged over 3 by 3 places `(b, 256)`."
-        t = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        t = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
         return F.avg_pool2d(self._encode(2 * x - 1, t)[1], 3, ceil_mode=False).flatten(1)

@@ -19,16 +19,16 @@ def to_patches(
     x: Tensor,  # (b, 1, 28, 28)
 ) -> Tensor:  # (b, 49, 16), rows of patches from the top, pixels of a patch row by row
     "Cut images into patches."
-    grid = x.reshape(len(x), SIDE, PATCH, SIDE, PATCH)
-    return grid.transpose(2, 3).reshape(len(x), SIDE * SIDE, PATCH * PATCH)
+    grid = x.reshape(x.shape[0], SIDE, PATCH, SIDE, PATCH)
+    return grid.transpose(2, 3).reshape(x.shape[0], SIDE * SIDE, PATCH * PATCH)
 
 
 def from_patches(
     patches: Tensor,  # (b, 49, 16)
 ) -> Tensor:  # (b, 1, 28, 28)
     "Put patches together again."
-    grid = patches.reshape(len(patches), SIDE, SIDE, PATCH, PATCH)
-    return grid.transpose(2, 3).reshape(len(patches), 1, SIDE * PATCH, SIDE * PATCH)
+    grid = patches.reshape(patches.shape[0], SIDE, SIDE, PATCH, PATCH)
+    return grid.transpose(2, 3).reshape(patches.shape[0], 1, SIDE * PATCH, SIDE * PATCH)
 
 # %% ../../nbs/fmnist/11_transformer.ipynb #42454c56
 def fixed_masks() -> Tensor:
@@ -74,7 +74,7 @@ class TransformerAnomalyDetector(ImageModel):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         "Every patch as guessed from the others."
-        pictures = [self.fill(x, mask.expand(len(x), -1)) for mask in self.masks]
+        pictures = [self.fill(x, mask.expand(x.shape[0], -1)) for mask in self.masks]
         patches = torch.stack([to_patches(picture) for picture in pictures])
         return from_patches((patches * self.masks[:, None, :, None]).sum(dim=0))
 
