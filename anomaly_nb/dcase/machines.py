@@ -404,7 +404,7 @@ def _manifest(path: Path) -> list[dict[Any, Any]]:
     if not path.exists():
         return []
     with reading(path, "Not a manifest of synthesize_machines: move it away."):
-        table = pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path)
         return table.assign(file=table["file"].astype(str)).to_dict("records")
 
 # %% ../../nbs/dcase/01_machines.ipynb #b6a89f78
