@@ -303,3 +303,9 @@ def test_one_hot_pixel_does_not_move_the_scale():
 def test_bundled_objects():
     objects = load_sdss_objects()
     assert len(objects) == 22 and not faults(objects)
+
+
+def test_unknown_numbers_are_not_shared():
+    spectra = Spectra(np.ones((2, 3)), np.ones((2, 3)), [5000.0, 5001.0, 5002.0])
+    spectra.z[:] = 0.3
+    assert np.isnan(spectra.ra).all() and np.isnan(spectra.dec).all()
