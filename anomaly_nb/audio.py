@@ -97,6 +97,14 @@ def write_audio(
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
+# %% ../nbs/04_audio.ipynb #5b3888da
+def _without_zeros(bank: Audio) -> Iterator[tuple[slice, slice, Audio]]:
+    "A bank of filters in eight groups of bands, each with the frequencies that it hears: bands, frequencies, filters."
+    for bands in np.array_split(np.arange(len(bank)), min(8, len(bank))):
+        used = np.flatnonzero(bank[bands].any(axis=0))
+        bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        yield slice(int(bands[0]), int(bands[-1]) + 1), bins, np.array(bank[bands, bins])
+
 # %% ../nbs/04_audio.ipynb #e4166c79
 @dataclass(frozen=True)
 class LogMel:
@@ -134,12 +142,7 @@ class LogMel:
     @cached_property
     def blocks(self) -> list[tuple[slice, slice, Audio]]:
         "The bank with few of its zeros: (bands, frequencies, filters) for groups of neighbouring bands."
-        blocks = []
-        for bands in np.array_split(np.arange(self.n_mels), min(8, self.n_mels)):
-            used = np.flatnonzero(self.bank[bands].any(axis=0))
-            bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
-            blocks.append((slice(int(bands[0]), int(bands[-1]) + 1), bins, np.array(self.bank[bands, bins])))
-        return blocks
+        return list(_without_zeros(self.bank))
 
     @cached_property
     def hertz(self) -> FloatArray:

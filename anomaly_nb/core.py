@@ -265,6 +265,15 @@ class Parameters(Described):
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        "What scikit-learn asks the steps of a pipeline for."
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags("outlier_detector", TargetTags(required=False), input_tags=InputTags(two_d_array=False))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "threshold_")
+
     def _facts(self) -> dict[str, object]:
         return self.get_params()
 
@@ -298,15 +307,6 @@ class Detector(Parameters, ABC):
         "Labels `(n,)`: 1 where the score is above `threshold_`."
         self._check_fitted()
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
-
-    def __sklearn_tags__(self) -> Any:
-        "What scikit-learn asks the steps of a pipeline for."
-        from sklearn.utils import InputTags, Tags, TargetTags
-
-        return Tags("outlier_detector", TargetTags(required=False), input_tags=InputTags(two_d_array=False))
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "threshold_")
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "threshold_"):

@@ -192,20 +192,16 @@ class MaskPrior(Described):
         return cls(**_prior_fields(report, machine_type, smallest))
 
     def _facts(self) -> dict[str, object]:
-        machines = len(self.together()) if self.patches else 0
-        return {"type": self.machine_type, "machines": machines, "patches": len(self.patches)}
+        return {"type": self.machine_type, "machines": len(self.together()), "patches": len(self.patches)}
 
     def together(self) -> list[list[Patch]]:
         "The patches of each machine."
-        machines = dict[str, list[Patch]]()
-        for patch in self.patches:
-            machines.setdefault(patch.machine, []).append(patch)
-        return list(machines.values())
+        names = dict.fromkeys(patch.machine for patch in self.patches)
+        return [[patch for patch in self.patches if patch.machine == name] for name in names]
 
     def duty(self, patch: Patch) -> float:
         "Share of the time that a patch takes, mean over its bands."
-        lengths = np.diff(patch.edges, axis=1) / (self.period or self.frames)
-        return float(np.minimum(lengths, 1).mean())
+        return float(np.minimum(np.diff(patch.edges, axis=1) / (self.period or self.frames), 1).mean())
 
     def found(self) -> SignedMasks:
         "What was found, as a mask for each machine `(machines, n_mels, frames)`."
@@ -216,13 +212,10 @@ class MaskPrior(Described):
         "Write the prior as JSON."
         _write_prior(self, path)
 
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
+    @staticmethod
+    def load(path: Path | str) -> "MaskPrior":
         "Read a prior. Raises `DataError` for a missing or damaged file."
-        try:
-            return cls(**_read_prior(Path(path)))
-        except Exception as error:  # whatever stands in the file
-            raise DataError(f"{path}: not a mask prior ({error!r}). Write one with MaskPrior.save().") from error
+        return _read_prior(Path(path))
 
     def draw(
         self,
@@ -276,12 +269,15 @@ def _read_patch(patch: Mapping[str, Any], prior: Mapping[str, Any]) -> Patch:
     return read
 
 
-def _read_prior(path: Path) -> dict[str, Any]:
-    "The fields of a `MaskPrior` from a file; whatever is wrong with it raises something."
-    state = json.loads(path.read_text(encoding="utf-8"))
-    state.pop("period_seconds", None)
-    patches = tuple(_read_patch(patch, state) for patch in state.pop("patches"))
-    return {**state, "patches": patches, "hertz": tuple(state["hertz"])}
+def _read_prior(path: Path) -> MaskPrior:
+    "A prior from a file. Raises `DataError` for whatever is wrong with it."
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        state.pop("period_seconds", None)
+        patches = tuple(_read_patch(patch, state) for patch in state.pop("patches"))
+        return MaskPrior(**{**state, "patches": patches, "hertz": tuple(state["hertz"])})
+    except Exception as error:  # whatever stands in the file
+        raise DataError(f"{path}: not a mask prior ({error!r}). Write one with MaskPrior.save().") from error
 
 # %% ../../nbs/dcase/06_masks.ipynb #3a92e9b2
 def _draw_patches(prior: MaskPrior, shape: tuple[int, int], random: np.random.Generator) -> SignedMasks:

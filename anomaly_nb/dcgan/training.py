@@ -361,9 +361,11 @@ def _epoch_of(path: Path) -> int:
     return int(number[1]) if number else 0
 
 
-def _remove(path: Path) -> None:
-    "Remove a file, or a folder with all that is in it."
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _remove_unless(folder: Path, pattern: str, kept: Callable[[int], bool]) -> None:
+    "Remove files, and folders with all that is in them, of epochs that are not to be kept."
+    for path in folder.glob(pattern):
+        if (epoch := _epoch_of(path)) and not kept(epoch):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _keep_newest(folder: Path, number: int) -> None:
@@ -376,11 +378,7 @@ def _keep_newest(folder: Path, number: int) -> None:
 class RunFolder(Callback):
     "The output folder of a run: tables, samples and rolling checkpoints."
 
-    def __init__(
-        self,
-        config: DCGANConfig,
-        dataset: SpectrogramDataset,
-    ) -> None:
+    def __init__(self, config: DCGANConfig, dataset: SpectrogramDataset) -> None:
         self.config, self.dataset = config, dataset
         self.rows, self.quality_rows = list[Row](), list[Row]()
         self.last_row = list[Row]()  # quality after the last epoch, if a longer run would not have measured it
@@ -393,8 +391,7 @@ class RunFolder(Callback):
         return {"rows": self.rows, "quality_rows": self.quality_rows, "last_row": self.last_row}
 
     def load_state_dict(self, state_dict: Row) -> None:
-        self.rows, self.quality_rows = state_dict["rows"], state_dict["quality_rows"]
-        self.last_row = state_dict["last_row"]
+        self.rows, self.quality_rows, self.last_row = (state_dict[n] for n in ("rows", "quality_rows", "last_row"))
 
     def keeps(self, epoch: int, epochs: int) -> bool:
         "Whether a run of so many epochs keeps the samples of this one, be it the last or not."
@@ -404,12 +401,9 @@ class RunFolder(Callback):
     def go_on(self, done: int, epochs: int) -> None:
         "Take back what the end of a shorter run has left, or epochs after the last `done` one."
         self.last_row = []
-        patterns = {self.pictures: "epoch_*.npy", self.models: "checkpoint_epoch_*.tar", self.iterations: "epoch_*"}
-        for folder, pattern in patterns.items():
-            for path in folder.glob(pattern):
-                epoch = _epoch_of(path)
-                if epoch > done or (folder == self.pictures and epoch and not self.keeps(epoch, epochs)):
-                    _remove(path)
+        _remove_unless(self.models, "checkpoint_epoch_*.tar", lambda epoch: epoch <= done)
+        _remove_unless(self.iterations, "epoch_*", lambda epoch: epoch <= done)
+        _remove_unless(self.pictures, "epoch_*.npy", lambda epoch: epoch <= done and self.keeps(epoch, epochs))
         for row in self.quality_rows:
             row["image_sample_paths"] = row["image_sample_paths"] if self.keeps(row["epoch"], epochs) else None
         if self.best_before.is_file() and any(row["checkpoint_type"] == "best" for row in self.quality_rows):

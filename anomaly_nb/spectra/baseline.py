@@ -90,7 +90,7 @@ def _foreign(gaps: FloatArray, normal: FloatArray) -> FloatArray:
 _DIRECTIONS = 6  # in which a new population may differ from the model
 _ROWS = 16  # spectra whose windows fit into a processor's cache
 
-
+# %% ../../nbs/spectra/06_baseline.ipynb #51543918
 class CalibratedResiduals(ModelResiduals):
     "Compares what is left with what is left of normal spectra."
 
@@ -234,11 +234,7 @@ class ResidualDetector(CalibratedResiduals):
         return pd.DataFrame(rows, columns=_REGION)
 
     def detect(self, X: Spectra) -> pd.DataFrame:
-        """A row per spectrum: id, z, score, is_anomaly, and its most surprising region (observed angstrom) with reason.
-
-        The reason is "line pairs" where it surprises most that the emission lines are double, and "coverage" where it
-        is how little of the rest grid there is.
-        """
+        "A row per spectrum: id, z, score, is_anomaly, most surprising region (observed angstrom) and its reason."
         self._check_fitted()
         surprises = self._surprises(to_rest_frame(X))
         most = surprises.argmax(axis=1)
