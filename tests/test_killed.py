@@ -77,14 +77,13 @@ def test_killed_anywhere(name, wanted, start, inputs, tmp_path, request):
     seconds, expected = time.monotonic() - begun, results(whole, ALL[name])
     assert expected
     random, killed, trials = np.random.default_rng(len(name)), 0, 0
-    while killed < wanted and trials < wanted:  # of four kills in a trial, the last ones may come when all is done
+    while killed < wanted and trials < 3 * wanted:  # of four kills in a trial, the last may come when all is done
         shutil.rmtree(tmp_path / "work")
         folder = inputs(name, tmp_path / "work")
         for moment in random.uniform(0, seconds, 4):
             process = start(folder, name, *words)
             process.join(moment)
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
+            process.kill()  # one that has just ended is left alone
             process.join()
             killed += process.exitcode == -signal.SIGKILL
             assert process.exitcode in (0, -signal.SIGKILL), (folder / "log.txt").read_text()
@@ -93,7 +92,7 @@ def test_killed_anywhere(name, wanted, start, inputs, tmp_path, request):
         assert sorted(found) == sorted(expected)
         assert [path for path in expected if found[path] != expected[path]] == [], trials
         trials += 1
-    assert killed >= 0.75 * wanted, "too few kills came while the command was running"
+    assert killed >= wanted, "too few kills came while the command was running"
 
 
 def refused(process: BaseProcess, folder: Path) -> str:
@@ -173,7 +172,8 @@ def test_interrupt(name, start, inputs, tmp_path):
     process = start(folder, name)
     process.join(moment)
     if process.is_alive():
-        os.kill(process.pid, signal.SIGINT)
+        with suppress(ProcessLookupError):  # it may end between the two lines
+            os.kill(process.pid, signal.SIGINT)
     process.join()
     output = (folder / "log.txt").read_text()
     assert process.exitcode in (0, 130) and "Traceback" not in output, output
