@@ -166,8 +166,9 @@ def _sweep(folder: Path) -> None:
 
 # %% ../nbs/00_core.ipynb #a5eaf576
 def first_process() -> bool:
-    "Whether a user has started this process, and not Lightning beside one that trains with it."
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    "Whether this process is alone, or the first of those that train together."
+    ranks = "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"  # from Lightning, its users, torchrun and Slurm
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager

@@ -417,6 +417,9 @@ def device_options(
         raise DataError(f"There is no {device} on this machine. Use auto or cpu.")
     if devices < 1 or nodes < 1 or (number and devices * nodes > 1):
         raise DataError(f"{devices} devices on {nodes} nodes with the device {device!r}: expected 1 or more of each.")
+    if nodes > 1 and not {"MASTER_ADDR", "SLURM_NTASKS"} & set(os.environ):
+        how = "On each set MASTER_ADDR and MASTER_PORT to a free port of the first, and NODE_RANK to 0, 1 and so on"
+        raise DataError(f"{nodes} machines have to find each other. {how}, or start them by torchrun or Slurm.")
     several = {"devices": devices, "num_nodes": nodes, "strategy": strategy} if devices * nodes > 1 else {}
     if kind != "cuda":
         return {"accelerator": kind, **several}

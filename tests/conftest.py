@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,32 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def rank_by_hand(rank: str) -> dict[str, str]:
+    return {"NODE_RANK": rank}
+
+
+def rank_by_slurm(rank: str) -> dict[str, str]:
+    job = {"JOB_ID": "1", "JOB_NAME": "training", "NODELIST": "127.0.0.1", "NNODES": "2", "NTASKS": "2"}
+    task = {"NTASKS_PER_NODE": "1", "PROCID": rank, "LOCALID": "0", "NODEID": rank}
+    return {f"SLURM_{name}": value for name, value in (job | task).items()}
+
+
+def on_two_machines(
+    command: list[Any], folder: Path, ranked: Callable[[str], dict[str, str]] = rank_by_hand
+) -> list[str]:
+    "Start the same command as two machines would; what each says."
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
+    both = [subprocess.Popen(command, env=ENVIRONMENT | meeting | ranked(rank), **pipes) for rank in "01"]
+    try:
+        told = [process.communicate(timeout=300)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], told
+    return told
 
 
 class Cluster:

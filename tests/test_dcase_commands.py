@@ -6,20 +6,29 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import on_two_machines, rank_by_hand, rank_by_slurm
 
 from anomaly_nb.dcase import Rebuilder, checkpoint_path, train_vqvae, vqvae
 from anomaly_nb.dcase.commands import dcase_check, dcase_study, dcase_synthesize, dcase_train_vqvae
+from anomaly_nb.training import read_weights
+
+
+def script(folder, command, *arguments):
+    "How a command is called, by a file like the one that an installation makes."
+    path = folder / "bin" / command
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"import sys\nfrom anomaly_nb.dcase.commands import {command}\nsys.exit({command}())\n")
+    return [sys.executable, "-W", "ignore", path, *map(str, arguments)]
 
 
 def run(folder, command, *arguments):
-    "One command in a folder, by a file like the one that an installation makes."
-    script = folder / "bin" / command
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(f"import sys\nfrom anomaly_nb.dcase.commands import {command}\nsys.exit({command}())\n")
+    "One command in a folder."
     return subprocess.run(
-        [sys.executable, "-W", "ignore", script, *map(str, arguments)],
+        script(folder, command, *arguments),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -55,6 +64,25 @@ def test_train_then_study(project):
     dcase_study(str(project / "data"), out=project / "results", checkpoints=project / "networks")
     names = {str(path.relative_to(project / "results")) for path in (project / "results").rglob("*") if path.is_file()}
     assert {"study.html", "study.csv", "maps/fan_id_00.npz", "residuals/study.html"} <= names
+
+
+@pytest.mark.slow
+def test_two_processes_and_two_machines_train_what_one_trains(project):
+    words = ["data", "fan", "--epochs", 2, "--batch_size", 2, "--device", "cpu"]
+    for devices in (1, 2):
+        trained = run(project, "dcase_train_vqvae", *words, "--devices", devices, "--checkpoints", f"by{devices}")
+        assert trained.returncode == 0 and trained.stderr.count("The network is in") == 1, trained.stderr
+    for name, ranked in (("machines", rank_by_hand), ("slurm", rank_by_slurm)):
+        command = script(project, "dcase_train_vqvae", *words, "--nodes", 2, "--checkpoints", name)
+        told = on_two_machines(command, project, ranked)
+        assert ["The network is in" in text for text in told] == [True, False]
+    places = [checkpoint_path(project / name, "fan") for name in ("by1", "by2", "machines", "slurm")]
+    processes, *machines = (read_weights(place)["model_state_dict"] for place in places[1:])
+    for name, value in processes.items():
+        for other in machines:
+            torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    losses = [pd.read_csv(place.with_name("training") / "metrics.csv")["val_loss"].dropna() for place in places]
+    assert np.allclose(losses[1], losses[0], rtol=0.01)  # the first entries come from the first process's clips
 
 
 def test_a_second_call_keeps_what_is_there(tmp_path):

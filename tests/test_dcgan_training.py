@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import on_two_machines
 from torch.utils.data import DataLoader
 
 from anomaly_nb.core import DataError
@@ -106,13 +107,18 @@ def test_two_and_two_epochs_are_four_at_default_settings_with_metrics_on(data, t
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
 
 
-def train_together(config, processes):
-    "Train by the command: Lightning starts further processes with its command line."
+def train_together(config, devices, nodes=1):
+    "Train by the command: Lightning starts further processes of a machine with its command line."
     config.save(config.output_folder / "settings.json")
-    words = ["--config", config.output_folder / "settings.json", "--devices", str(processes)]
+    words = ["--config", config.output_folder / "settings.json", "--devices", str(devices), "--nodes", str(nodes)]
     command = [Path(sys.executable).with_name("dcgan_train"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0 and done.stderr.count("results are in") == 1, done.stderr
+    if nodes > 1:
+        told = "".join(on_two_machines(command, config.output_folder))
+    else:
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+        told = done.stderr
+    assert told.count("results are in") == 1
 
 
 def test_two_processes_train_what_one_trains(data, tmp_path):
@@ -133,10 +139,11 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
         pd.testing.assert_frame_equal(*tables, rtol=1e-2)
 
 
-def test_two_processes_go_on_exactly(data, tmp_path):
+@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
+def test_two_processes_go_on_exactly(data, tmp_path, devices, nodes):
     for name, parts in (("whole", [3]), ("parts", [1, 3, 3])):
         for epochs in parts:
-            train_together(settings(data, tmp_path / name, epochs=epochs), 2)
+            train_together(settings(data, tmp_path / name, epochs=epochs), devices, nodes)
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import on_two_machines
 
 from anomaly_nb.core import DataError, load_state
 from anomaly_nb.fmnist import ImageDetector, best_cells, load_subset, make_protocol, run_grid
@@ -132,19 +133,21 @@ def test_train_evaluate(tmp_path):
     assert table["roc_auc"].iloc[-1] == pytest.approx(roc_auc(task.truth, scores))
 
 
-def test_two_processes_make_one_detector(tmp_path):
+def test_two_processes_and_two_machines_make_one_detector(tmp_path):
     words = ["--model", "CAE", "--epochs", 1, "--batch_size", 32, "--lr", 1e-4, "--score", "pixel", "--subset"]
     for name, more in (("one", []), ("both", ["--devices", 2, "--strategy", "ddp"])):
         trained = command(tmp_path, "fmnist_train", *words, *more, "--save", name)
         assert trained.returncode == 0, trained.stderr
         assert trained.stderr.count(f"the detector is in {name}") == 1
-    one, both = (load_state(tmp_path / name) for name in ("one", "both"))
+    on_two_machines(script(tmp_path, "fmnist_train", *words, "--nodes", 2, "--save", "machines"), tmp_path)
+    one, *others = (load_state(tmp_path / name) for name in ("one", "both", "machines"))
     means = [name for name in one if name.endswith("running_mean")]  # of batch norms, which see the whole batch
     assert len(means) == 3
-    for name in means:
-        assert np.abs(both[name] - one[name]).max() < 0.005 * np.abs(one[name]).max(), name
-    assert np.allclose(both["decision_scores_"], one["decision_scores_"], atol=1e-3)
-    assert both["threshold_"] == pytest.approx(one["threshold_"], rel=1e-3)
+    for other in others:
+        for name in means:
+            assert np.abs(other[name] - one[name]).max() < 0.005 * np.abs(one[name]).max(), name
+        assert np.allclose(other["decision_scores_"], one["decision_scores_"], atol=1e-3)
+        assert other["threshold_"] == pytest.approx(one["threshold_"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import free_port
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(str(path.relative_to(ROOT / "nbs")) for path in (ROOT / "nbs").glob("*/study*.ipynb"))
@@ -28,12 +28,6 @@ return {
     pictures: outputs.filter(output => output.data && output.data['image/png']).length,
 };
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def without_outputs(source: Path, target: Path) -> int:

@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import on_two_machines
 
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.spectra import read_sdss, simulate_spectra, write_table
@@ -223,16 +224,20 @@ def test_training_on_a_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path):
+@pytest.mark.parametrize("machines", [False, True])
+def test_two_processes_train_together(tmp_path, machines):
     write_table(simulate_spectra(80, 0), tmp_path / "normal.npz")
     script = tmp_path / "spectra_train.py"
     script.write_text("from anomaly_nb.spectra.commands import spectra_train\n\nspectra_train()\n")
-    options = ["--device", "cpu", "--devices", "2", "--strategy", "ddp", "--epochs", "4", "--out", tmp_path / "model"]
-    run = subprocess.run(
-        [sys.executable, script, "--source", tmp_path / "normal.npz", *options], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stderr.count("kept in") == 1
+    words = ["--source", tmp_path / "normal.npz", "--device", "cpu", "--epochs", "4", "--out", tmp_path / "model"]
+    if machines:
+        told = on_two_machines([sys.executable, script, *words, "--nodes", "2"], tmp_path)
+        assert ["kept in" in text for text in told] == [True, False]
+    else:
+        several = ["--devices", "2", "--strategy", "ddp"]
+        run = subprocess.run([sys.executable, script, *words, *several], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert run.stderr.count("kept in") == 1
     spectra_detect(tmp_path / "normal.npz", model=tmp_path / "model", out=tmp_path / "out", figures=0)
     assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 80
 

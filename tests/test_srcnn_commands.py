@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import on_two_machines
 
 from anomaly_nb.core import folder_lock
 from anomaly_nb.scale import Shards
@@ -72,19 +73,23 @@ def test_detection_without_training(project):
     )
 
 
-def test_two_processes_train_what_one_trains(project):
+def test_two_processes_and_two_machines_train_what_one_trains(project):
     shutil.copytree(project / "datasets/kpi/train", project / "datasets/pair/train")
     assert run(project, "srcnn_generate_data", "--dataset", "pair").returncode == 0
     words = ["--dataset", "pair", "--epoch", "2", "--batch_size", "100", "--num_workers", "0", "--device", "cpu"]
+    words += ["--lr", "1e-5", "--optimizer", "sgd"]
     for number in ("1", "2"):
-        more = ["--lr", "1e-5", "--optimizer", "sgd", "--devices", number, "--save", f"by{number}"]
-        trained = run(project, "srcnn_train", *words, *more)
+        trained = run(project, "srcnn_train", *words, "--devices", number, "--save", f"by{number}")
         assert trained.returncode == 0, trained.stderr
-    states = [torch.load(project / f"by{number}/srcnn_retry2_32.bin", weights_only=True) for number in "12"]
+    script, several = Path(sys.executable).with_name("srcnn_train"), ["--nodes", "2", "--save", "machines"]
+    told = on_two_machines([script, *words, *several], project)
+    assert ["epoch 2/2: loss" in text for text in told] == [True, False]
+    folders = ["by1", "by2", "machines"]
+    alone, *others = (torch.load(project / name / "srcnn_retry2_32.bin", weights_only=True) for name in folders)
     torch.manual_seed(54321)
     for name, before in SRCNNNetwork(32).state_dict().items():
-        moved, apart = (states[0][name] - before).norm(), (states[0][name] - states[1][name]).norm()
-        assert apart < 1e-3 * moved, name
+        for other in others:
+            assert (other[name] - alone[name]).norm() < 1e-3 * (alone[name] - before).norm(), name
 
 
 def test_a_folder_of_checkpoints_belongs_to_one_training(project, monkeypatch):
