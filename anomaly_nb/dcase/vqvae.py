@@ -322,9 +322,7 @@ def _write_network(path: Path, best: _KeepBest, dataset: DCASE2020Task2LogMelDat
 def train_vqvae(
     root: Path | str,  # DCASE layout
     machine_type: str,  # which type
-    checkpoints: Path
-    | str
-    | None = None,  # folder of all; None: checkpoints for the full network, else checkpoints/PRESET
+    checkpoints: Path | str | None = None,  # folder of all; None: checkpoints, for small ones checkpoints/small
     preset: str = "small",  # "small" for a processor, "full" for a graphics card
     epochs: int = 20,  # passes over the training clips
     batch_size: int = 16,  # pieces

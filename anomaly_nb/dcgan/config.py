@@ -64,12 +64,8 @@ class CheckpointConfig:
 
     csv_write_frequency: int = _key(20, 1, 1_000_000)  # iterations between rows of the iteration table
     detailed_logging_frequency: int = _key(100, 1, 1_000_000)  # iterations between log lines
-    emergency_checkpoint_frequency: int = _key(
-        80, 1, 10_000_000
-    )  # iterations between states to go on from inside an epoch; the end of each epoch writes one in any case
-    milestone_checkpoint_frequency: int = _key(
-        150, 1, 10_000_000
-    )  # iterations between measures of quality, at ends of epochs
+    emergency_checkpoint_frequency: int = _key(80, 1, 10_000_000)  # iterations between states to go on from in an epoch
+    milestone_checkpoint_frequency: int = _key(150, 1, 10_000_000)  # iterations between measures, at epochs' ends
     milestone_epoch_frequency: int = _key(10, 1, 1_000_000)  # epochs between rolling checkpoints
     emergency_buffer_size: int = _key(2, 1, 1000)  # rolling checkpoints that are kept
     image_samples_per_checkpoint: int = _key(16, 1, 4096)  # pictures in a file of samples

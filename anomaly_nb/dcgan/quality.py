@@ -152,9 +152,7 @@ def lpips(
 @torch.inference_mode()
 def inception_features(
     pictures: npt.ArrayLike | Tensor,  # (b, 1 or 3, h, w) in [0, 1]
-    weights: Path
-    | str
-    | None = None,  # TorchScript file of the network; called with uint8 colours and `return_features`
+    weights: Path | str | None = None,  # TorchScript file, called with uint8 colours and `return_features`
 ) -> FloatArray:  # (b, 2048) for `frechet_distance` and `kernel_distance`
     "Features of the Inception network from a file of yours. Raises `DataError` without one."
     if weights is None or not Path(weights).is_file():

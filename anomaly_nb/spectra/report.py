@@ -104,8 +104,7 @@ def plot_combined_spectra(
     reconstructed_fluxes: npt.ArrayLike,  # (n, L)
     anomalous_regions: Sequence[npt.ArrayLike],  # n masks (L,), True = flagged
     spectrum_anomalies: npt.ArrayLike,  # (n,) True = anomalous
-    zpix_cat: pd.DataFrame
-    | Mapping[str, Any],  # columns targetid, mean_fiber_ra, mean_fiber_dec in the spectra's order, or see `ids`
+    zpix_cat: pd.DataFrame | Mapping[str, Any],  # targetid, mean_fiber_ra, mean_fiber_dec in order, or see `ids`
     wavelengths: npt.ArrayLike | None = None,  # (L,) in angstrom; None counts pixels
     save_directory: Path | str | None = None,  # where the figure is kept under a new name; None keeps none
     max_samples: int = 20,  # rows of the figure at most

@@ -69,10 +69,8 @@ def relative_windows(
     relative = []
     for (width, _), values in zip(CHANNELS, statistics, strict=True):
         size = np.abs(values)
-        ranked, silent = (
-            np.sort(size, axis=1),
-            size.shape[1] - np.count_nonzero(size, axis=1),
-        )  # windows that were not asked come first
+        ranked = np.sort(size, axis=1)  # windows that were not asked come first
+        silent = size.shape[1] - np.count_nonzero(size, axis=1)
         middle = np.minimum((silent + size.shape[1]) // 2, size.shape[1] - 1)
         typical = ranked[np.arange(len(size)), middle] / 0.6745
         relative.append(size / np.maximum(typical, 1)[:, None] ** _EXPONENTS.get(width, 1))
