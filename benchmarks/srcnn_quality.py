@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from anomaly_nb.metrics import average_precision, best_delay_f1, bootstrap_mean, delay_f1, vus_pr
+from anomaly_nb.metrics import average_precision, best_delay_f1, bootstrap_mean, delay_f1, tail_threshold, vus_pr
 from anomaly_nb.srcnn import SRCNN, SpectralResidual, load_kpi, load_nab, microsoft_sr
 from anomaly_nb.srcnn.baselines import BASELINES
 
@@ -31,7 +31,13 @@ def ours(make: Callable[[], SpectralResidual | SRCNN]) -> Callable[[pd.Series, p
 
 
 def plain(function: Callable[[pd.Series], np.ndarray], threshold: float | None = None):
+    "A score without training, and a fixed threshold if it has one."
     return lambda train, test: (np.asarray(function(test)), threshold)
+
+
+def scaled(function: Callable[[pd.Series], np.ndarray]) -> Callable[[pd.Series, pd.Series], Scores]:
+    "A score without training, in units of a threshold for the tail of what it finds in the first half."
+    return lambda train, test: (np.asarray(function(test)) / tail_threshold(np.asarray(function(train))), 1.0)
 
 
 def pyod_sr(series: pd.Series) -> np.ndarray:
@@ -53,15 +59,15 @@ def detectors() -> dict[str, Callable[[pd.Series, pd.Series], Scores]]:
         "SpectralResidual": ours(SpectralResidual),
         "SRCNN": ours(SRCNN),
         "Microsoft SR": plain(lambda series: microsoft_sr(series)["score"], 0.3),
-        **{name: plain(function) for name, function in BASELINES.items()},
-        "PyOD SR": plain(pyod_sr),
+        **{name: scaled(function) for name, function in BASELINES.items()},
+        "PyOD SR": scaled(pyod_sr),
     }
     try:
         import stumpy  # noqa: F401
     except ImportError:
         print("stumpy is not installed: no row for the matrix profile (pip install '.[peers]')")
         return table
-    return table | {"matrix profile (stumpy)": plain(matrix_profile)}
+    return table | {"matrix profile (stumpy)": scaled(matrix_profile)}
 
 
 def kpi_table() -> pd.DataFrame:

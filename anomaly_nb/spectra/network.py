@@ -112,13 +112,13 @@ def train_network(
     rest: RestSpectra,  # normal spectra
     basis: Float32Array,  # (k, REST_PIXELS) principal components: the decoder's start
     *,
-    epochs: int = 40,  # passes over the spectra
+    epochs: int = 40,  # passes over the spectra, in fours; 4 at least
     learning_rate: float = 2e-3,  # at the start
     batch_size: int = 64,  # spectra per step
     seed: int = 0,  # of weights, spans and shuffles
     folder: Path | str | None = None,  # for logs and checkpoints; training goes on where it stopped
     **trainer: Any,  # passed to `anomaly_nb.training.train`, on this machine unless told otherwise
-) -> tuple[MaskedSpanAutoencoder, pd.DataFrame]:  # the network and a row of losses per epoch
+) -> tuple[MaskedSpanAutoencoder, pd.DataFrame]:  # the network and a row of losses for every four passes
     "Train on hidden spans."
     mean = (rest.flux * rest.ivar).sum(0) / np.maximum(rest.ivar.sum(0), 1e-6)
     with torch.random.fork_rng(devices=[]):
