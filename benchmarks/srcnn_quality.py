@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from anomaly_nb.metrics import average_precision, best_delay_f1, bootstrap_mean, delay_f1, tail_threshold, vus_pr
+from anomaly_nb.metrics import average_precision, best_delay_f1, bootstrap_mean, delay_f1, vus_pr
 from anomaly_nb.srcnn import SRCNN, SpectralResidual, load_kpi, load_nab, microsoft_sr
-from anomaly_nb.srcnn.baselines import BASELINES
+from anomaly_nb.srcnn.baselines import BASELINES, in_tail_units
 
 RESULTS = Path(__file__).parent / "results"
 Scores = tuple[np.ndarray, float | None]  # of the judged series, and the detector's own threshold if it has one
@@ -37,7 +37,7 @@ def plain(function: Callable[[pd.Series], np.ndarray], threshold: float | None =
 
 def scaled(function: Callable[[pd.Series], np.ndarray]) -> Callable[[pd.Series, pd.Series], Scores]:
     "A score without training, in units of a threshold for the tail of what it finds in the first half."
-    return lambda train, test: (np.asarray(function(test)) / tail_threshold(np.asarray(function(train))), 1.0)
+    return lambda train, test: (in_tail_units(function, train, test), 1.0)
 
 
 def pyod_sr(series: pd.Series) -> np.ndarray:
@@ -60,7 +60,7 @@ def detectors() -> dict[str, Callable[[pd.Series, pd.Series], Scores]]:
         "SRCNN": ours(SRCNN),
         "Microsoft SR": plain(lambda series: microsoft_sr(series)["score"], 0.3),
         **{name: scaled(function) for name, function in BASELINES.items()},
-        "PyOD SR": scaled(pyod_sr),
+        "PyOD SR": plain(pyod_sr),
     }
     try:
         import stumpy  # noqa: F401
