@@ -13,7 +13,21 @@ import lazy_loader
 
 # a chapter is loaded when it is used for the first time
 if TYPE_CHECKING:
-    from anomaly_nb import audio, core, datasets, dcase, dcgan, fmnist, metrics, plots, scale, spectra, srcnn, training
+    from anomaly_nb import (
+        audio,
+        core,
+        datasets,
+        dcase,
+        dcgan,
+        fmnist,
+        metrics,
+        plots,
+        scale,
+        spectra,
+        srcnn,
+        tour,
+        training,
+    )
 
 names = lazy_loader.attach(
     __name__,
@@ -29,6 +43,7 @@ names = lazy_loader.attach(
         "scale",
         "spectra",
         "srcnn",
+        "tour",
         "training",
     ],
 )

@@ -23,7 +23,7 @@ import soundfile
 import torch
 from scipy.signal import resample_poly
 
-from .core import DataError, FloatArray, atomic_path, reading
+from .core import DataError, FloatArray, atomic_path, check_whole, reading
 
 # %% ../nbs/04_audio.ipynb #bbc140eb
 Audio = npt.NDArray[np.float32]
@@ -63,7 +63,8 @@ def resample(
     source: int,  # Hz, of `audio`
     target: int,  # Hz, wanted
 ) -> Audio:  # (ceil(n * target / source),)
-    "Change the sample rate by a polyphase low-pass filter."
+    "Change the sample rate by a polyphase low-pass filter. Raises `DataError` for a rate that is none."
+    source, target = check_whole(source, "source"), check_whole(target, "target")
     common = gcd(source, target)
     return audio if source == target else resample_poly(audio, target // common, source // common).astype(np.float32)
 
@@ -75,6 +76,7 @@ def read_audio(
 ) -> Audio:  # (n,) float32, full scale is 1
     "Read one channel of a sound file. Raises `DataError` for files that `audio_info` refuses, or without that channel."
     info = audio_info(path)
+    rate = info.sample_rate if sample_rate is None else check_whole(sample_rate, "sample_rate")
     if not 0 <= channel < info.channels:
         raise DataError(f"{path}: has {info.channels} channels, so there is no channel {channel}. Count from 0.")
     with reading(path, "Damaged: copy the file again."):
@@ -82,7 +84,15 @@ def read_audio(
     if not np.isfinite(audio).all():
         raise DataError(f"{path}: holds NaN or infinite samples. Record or convert the file again.")
     chosen = np.ascontiguousarray(audio[:, channel])
-    return resample(chosen, info.sample_rate, sample_rate or info.sample_rate)
+    return resample(chosen, info.sample_rate, rate)
+
+
+def _samples(audio: npt.ArrayLike) -> Audio:
+    "Samples whose full scale is 1. Raises `DataError` for whole numbers, whose full scale is another."
+    samples = np.asarray(audio)
+    if samples.dtype.kind in "iu":
+        raise DataError(f"The samples are {samples.dtype}. Divide them by their full scale, for int16 by 32768.0.")
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def write_audio(
@@ -90,11 +100,15 @@ def write_audio(
     audio: npt.ArrayLike,  # (n,) samples; beyond full scale they are clipped
     sample_rate: int = 16000,  # Hz
 ) -> None:
-    "Write 16-bit sound (OGG: compressed), the file whole or not at all. The level is not changed."
-    buffer = io.BytesIO()  # libsndfile says of a full disk only that there was an error
-    samples, kind = np.clip(np.asarray(audio, np.float32), -1, 1), Path(path).suffix[1:].upper()
-    soundfile.write(buffer, samples, sample_rate, format=kind)
-    with atomic_path(path) as temporary:
+    """Write 16-bit sound (OGG: compressed), the file whole or not at all. The level is not changed. Raises `DataError`
+    for samples that are not finite or whole numbers, an unknown suffix, or a rate that is none."""
+    rate, buffer = check_whole(sample_rate, "sample_rate"), io.BytesIO()
+    with reading(path, "Give finite samples, and a name that ends in .wav, .flac or .ogg."):
+        samples, kind = _samples(audio), Path(path).suffix[1:].upper()
+        if not np.isfinite(samples).all():
+            raise DataError("NaN or infinite samples")
+        soundfile.write(buffer, np.clip(samples, -1, 1), rate, format=kind)
+    with atomic_path(path) as temporary:  # libsndfile itself says of a full disk only that there was an error
         temporary.write_bytes(buffer.getvalue())
 
 # %% ../nbs/04_audio.ipynb #5b3888da
@@ -208,7 +222,7 @@ def log_mel(
     recipe: LogMel = HTK,  # all switches
 ) -> Audio:  # (n_mels, T) or (b, n_mels, T) in dB, T = 1 + n // hop
     "Log-mel spectrograms. Raises `DataError` for sound that is too short to be mirrored or not a number."
-    samples = np.ascontiguousarray(audio, dtype=np.float32)
+    samples = _samples(audio)
     if samples.ndim not in (1, 2) or samples.shape[-1] <= recipe.n_fft // 2:
         raise DataError(
             f"Sound of shape {samples.shape}: expected (n,) or (b, n) with n > {recipe.n_fft // 2} samples."

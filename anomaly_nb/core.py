@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'STYLE', 'DataError', 'command_line', 'when_interrupted', 'reading',
-           'check_values', 'generator', 'atomic_path', 'first_process', 'folder_lock', 'html_card', 'Described',
-           'html_page', 'Parameters', 'Detector', 'save_state', 'load_state']
+           'check_values', 'check_whole', 'check_share', 'listed', 'generator', 'atomic_path', 'first_process',
+           'folder_lock', 'html_card', 'Described', 'html_page', 'Parameters', 'Detector', 'json_value', 'save_state',
+           'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
 import _thread
@@ -14,6 +15,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 import threading
@@ -21,6 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from html import escape
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -53,8 +56,12 @@ def command_line() -> Iterator[None]:
     before, sys.unraisablehook = sys.unraisablehook, _swallowed
     try:
         yield
+        sys.stdout.flush()
     except DataError as error:
         raise SystemExit(f"error: {error}") from error
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more can be shown, not even at the end
+        raise SystemExit(1 if isinstance(error, BrokenPipeError) else f"error: {error}") from error
     except KeyboardInterrupt as stop:
         notes = getattr(stop, "__notes__", ["Run the same command again."])
         logging.getLogger(__name__).warning("Interrupted. %s", " ".join(notes))
@@ -109,11 +116,14 @@ def check_values(
 ) -> FloatArray:  # the same numbers as float64, C-contiguous
     "Numbers from outside, checked. Raises `DataError` on text, wrong shape, too few, missing or absurd values."
     try:
-        array = np.ascontiguousarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: not all entries are numbers ({error}). Convert or drop the text first.") from error
-    if array.ndim != ndim:
-        raise DataError(f"{name}: expected {ndim} axes, got the shape {array.shape}. Reshape it or pick a column.")
+        raw = np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else np.asarray(values)
+        if raw.dtype.kind in "cmMSUV" or (raw.dtype.kind == "O" and any(isinstance(one, str) for one in raw.flat)):
+            raise TypeError(f"their type is {raw.dtype}")
+        array = np.ascontiguousarray(raw, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{name}: not all entries are numbers ({error}). Convert or drop the others first.") from error
+    if raw.ndim != ndim:
+        raise DataError(f"{name}: expected {ndim} axes, got the shape {raw.shape}. Reshape it or pick a column.")
     if len(array) < min_length:
         raise DataError(f"{name}: {len(array)} values are too few, at least {min_length} are needed.")
     bad = ~(np.abs(array) <= 1e100)
@@ -126,13 +136,49 @@ def check_values(
         raise DataError(f"{name}: {array[where]} at index {position}; {bad.sum()} such values in all. {remedy}")
     return array
 
+# %% ../nbs/00_core.ipynb #b0b11bc5
+def check_whole(
+    value: Any,  # of a setting
+    name: str,  # how the message calls it
+    least: int = 1,  # smallest allowed value
+) -> int:
+    "A whole number that a user has set, 288.0 as well. Raises `DataError` for anything else, or one below `least`."
+    whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+    if not whole or value < least:
+        raise DataError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
+    return int(value)
+
+
+def check_share(
+    value: Any,  # of a setting
+    name: str = "contamination",  # how the message calls it
+    most: float = 0.5,  # the share is below it
+) -> float:
+    "A share above zero that a user has set. Raises `DataError` for anything else."
+    if not isinstance(value, Real) or not 0 < float(value) < most:
+        raise DataError(f"{name} is {value!r}; it must be a number between 0 and {most:g}.")
+    return float(value)
+
+
+def listed(
+    items: Any,  # files or arrays, in a list or one after another
+    what: str = "file",  # how the message calls one of them
+) -> list[Any]:
+    "Several things as a list. Raises `DataError` for a single one, which would be taken apart, or for none."
+    if isinstance(items, str | os.PathLike) or not hasattr(items, "__iter__"):
+        raise DataError(f"{str(items)!r} is one {what}; a list is needed. Write [{str(items)!r}].")
+    found = list(items)
+    if not found:
+        raise DataError(f"There is no {what} in the list. Give at least one.")
+    return found
+
 # %% ../nbs/00_core.ipynb #0080d822
 def generator(
     seed: int,  # the seed that the user sees
     *place: int,  # where in the program: epoch, step, worker, ... (non-negative)
 ) -> np.random.Generator:  # independent of the generators at all other places
     "A random generator that depends on the seed and the place only (by `numpy.random.SeedSequence`)."
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+    return np.random.default_rng(np.random.SeedSequence(check_whole(seed, "seed", 0), spawn_key=place))
 
 # %% ../nbs/00_core.ipynb #c1daa416
 @contextmanager
@@ -141,12 +187,15 @@ def atomic_path(
 ) -> Iterator[Path]:  # a temporary path beside it, to be written inside the `with` block
     "Write a file whole or not at all. Raises `DataError` when the folder cannot be written or the disk is full."
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not target.is_file():
+        raise DataError(f"{path}: is not a regular file, so it is not replaced. Choose another name.")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -161,22 +210,25 @@ def _sweep(folder: Path) -> None:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not (Path(place) / name / ".lock").exists()]
         for name in names:
-            if name.startswith(".") and Path(name).stem.endswith(".part"):
+            if re.fullmatch(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?", name):  # named by `atomic_path`
                 (Path(place) / name).unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #a5eaf576
-def first_process() -> bool:
+def first_process(
+    processes: int,  # how many train together; 1 if this one works alone
+) -> bool:
     "Whether this process is alone, or the first of those that train together."
     ranks = "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"  # from Lightning, its users, torchrun and Slurm
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
+    return processes == 1 or all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager
 def folder_lock(
     folder: Path | str,  # made where missing
+    processes: int = 1,  # that train together in it: the first has the lock for all
 ) -> Iterator[None]:
     "Keep a folder for this run. Raises `DataError` if another run has it, or if it cannot be written."
-    if not first_process():  # which has the lock for all
+    if not first_process(processes):
         yield
         return
     from filelock import FileLock, Timeout
@@ -211,6 +263,12 @@ def html_card(
     return f"<table>{caption}{rows}</table>" + "".join(table.to_html(border=0) for table in tables)
 
 
+def _short(value: object) -> str:
+    "What Python shows of a value, cut if that is long."
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:190]}..."
+
+
 class Described:
     "Something that tells in a line, and in a notebook as a small table, what it holds."
 
@@ -218,7 +276,7 @@ class Described:
         return {}
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}={value!r}" for name, value in self._facts().items())
+        facts = ", ".join(f"{name}={_short(value)}" for name, value in self._facts().items())
         return f"{type(self).__name__}({facts})"
 
     def _repr_html_(self) -> str:
@@ -281,7 +339,7 @@ class Parameters(Described):
     def _repr_html_(self) -> str:
         threshold = getattr(self, "threshold_", None)
         fitted = "not fitted" if threshold is None else f"threshold {threshold:.4g}"
-        facts = {name: repr(value) for name, value in self.get_params().items()}
+        facts = {name: _short(value) for name, value in self.get_params().items()}
         return html_card(type(self).__name__, facts, fitted)
 
 # %% ../nbs/00_core.ipynb #f7e1bb46
@@ -293,8 +351,8 @@ class Detector(Parameters, ABC):
     labels_: IntArray  # 1 where `decision_scores_` is above the threshold
 
     @abstractmethod
-    def fit(self, X: Any) -> Self:
-        "Learn what is normal."
+    def fit(self, X: Any, y: None = None) -> Self:
+        "Learn what is normal; there are no labels."
 
     @abstractmethod
     def decision_function(self, X: Any) -> FloatArray:
@@ -308,6 +366,10 @@ class Detector(Parameters, ABC):
         "Labels `(n,)`: 1 where the score is above `threshold_`."
         self._check_fitted()
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
+
+    def fit_predict(self, X: Any, y: None = None) -> IntArray:
+        "Labels of the data that it is fitted to."
+        return self.fit(X).labels_
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "threshold_"):
@@ -344,6 +406,15 @@ class Detector(Parameters, ABC):
         return detector
 
 # %% ../nbs/00_core.ipynb #b214830e
+def json_value(value: object) -> object:
+    "What JSON writes for numbers of NumPy and for paths."
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is no value for a file")
+
+
 def save_state(
     folder: Path | str,  # made where missing
     state: Mapping[str, Any],  # arrays and JSON values by name
@@ -351,14 +422,19 @@ def save_state(
     "Write arrays to `state.safetensors` and all other values to `detector.json`, each file whole or not at all."
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
-    others = {name: value for name, value in state.items() if name not in arrays}
+    numeric = {name: value for name, value in state.items() if getattr(value, "dtype", np.dtype("O")).kind in "biuf"}
+    arrays = {name: np.asarray(value, order="C") for name, value in numeric.items() if isinstance(value, np.ndarray)}
     content = save(arrays)
+    others = {name: value for name, value in state.items() if name not in arrays}
     others["sha256"] = hashlib.sha256(content).hexdigest()
+    try:
+        text = json.dumps(others, indent=1, default=json_value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{folder}: nothing was saved ({error}). Use numbers, texts, lists and paths only.") from error
     with atomic_path(Path(folder) / "state.safetensors") as path:
         path.write_bytes(content)
     with atomic_path(Path(folder) / "detector.json") as path:
-        path.write_text(json.dumps(others, indent=1), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def load_state(

@@ -8,11 +8,22 @@ __all__ = ['Arrays', 'check_labels', 'roc_auc', 'pauc', 'average_precision', 'be
 
 # %% ../nbs/02_metrics.ipynb #b1f29150
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from .core import BoolArray, DataError, FloatArray, IntArray, check_values, generator
+from anomaly_nb.core import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    IntArray,
+    check_share,
+    check_values,
+    check_whole,
+    generator,
+)
 
 # %% ../nbs/02_metrics.ipynb #aff642ff
 def check_labels(
@@ -47,6 +58,8 @@ def pauc(
     "Partial area under the ROC curve ([McClish 1989](https://doi.org/10.1177/0272989X8900900307))."
     from sklearn.metrics import roc_auc_score
 
+    if max_fpr != 1:
+        check_share(max_fpr, "max_fpr", 1)
     area = float(roc_auc_score(*check_labels(y_true, score), max_fpr=max_fpr))
     smallest = max_fpr**2 / 2  # the area of a chance-level curve
     return area if standardized else smallest + (2 * area - 1) * (max_fpr - smallest)
@@ -80,17 +93,38 @@ def segments(
     return np.stack([np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)], axis=1).astype(np.int64)
 
 
+def _since_first(timestamps: npt.ArrayLike) -> FloatArray:
+    "Times from the earliest on. Raises `DataError` for none, and for what is missing or no time."
+    stamps = np.asarray(timestamps)
+    if stamps.dtype.kind == "O" and all(isinstance(one, datetime) for one in stamps.flat):  # also with a time zone
+        stamps = pd.to_datetime(stamps.ravel(), utc=True).tz_localize(None).to_numpy()
+    if stamps.dtype.kind == "M":
+        if np.isnat(stamps).any():
+            raise DataError(f"timestamps: {np.isnat(stamps).sum()} are missing (NaT). Drop those points.")
+        stamps = stamps.astype("datetime64[ns]").astype(np.int64)
+    numbers = check_values(stamps, "timestamps")
+    exact = stamps if stamps.dtype.kind in "iu" else numbers  # nanoseconds would lose digits
+    return check_values(exact - exact.min(), "timestamps")
+
+
 def regular_grid(
     timestamps: npt.ArrayLike,  # (n,) numbers or datetimes, any order
-) -> IntArray:  # (n,) slot of each point on the grid of the smallest interval, the earliest in slot 0
-    "Place points on a regular time grid. Raises `DataError` on duplicated timestamps."
-    stamps = np.asarray(timestamps)
-    stamps = stamps.astype("datetime64[ns]").astype(np.int64) if stamps.dtype.kind == "M" else stamps
-    times = check_values(stamps - stamps.min(), "timestamps")
-    intervals = np.diff(np.sort(times))
+) -> IntArray:  # (n,) slot of each point, the earliest in slot 0
+    "Place points on a regular time grid, each in a slot of its own. Raises `DataError` on duplicated timestamps."
+    times = _since_first(timestamps)
+    order, place = np.argsort(times), np.arange(len(times))
+    intervals = np.diff(times[order])
     if len(intervals) and intervals.min() <= 0:
         raise DataError("timestamps: some occur twice. Merge or drop the duplicates.")
-    return np.rint(times / (intervals.min() if len(intervals) else 1.0)).astype(np.int64)
+    steps = times[order] / (intervals.min() if len(intervals) else 1.0)
+    if (np.abs(steps - np.rint(steps)) > 0.25).any():  # a clock that jitters
+        steps = times[order] / np.median(intervals)
+    nearest = np.rint(steps)
+    if nearest[-1] > 1e8:
+        raise DataError(f"timestamps: they spread over {nearest[-1]:.0g} steps. Round them, or split the series.")
+    slots = np.empty(len(times), np.int64)
+    slots[order] = np.maximum.accumulate(nearest - place) + place
+    return slots
 
 # %% ../nbs/02_metrics.ipynb #310f4310
 Arrays = npt.ArrayLike | Sequence[npt.ArrayLike]
@@ -103,6 +137,7 @@ def _as_list(arrays: Arrays) -> list[npt.ArrayLike]:
 
 def _delay_reduce(labels: Arrays, scores: Arrays, delay: int, timestamps: Arrays | None) -> tuple[FloatArray, ...]:
     "Highest early score and length of each segment, and all scores outside, pooled over series."
+    delay = check_whole(delay, "delay", 0)
     label_list, score_list = _as_list(labels), _as_list(scores)
     stamp_list = [None] * len(label_list) if timestamps is None else _as_list(timestamps)
     if not len(label_list) == len(score_list) == len(stamp_list):
@@ -112,6 +147,8 @@ def _delay_reduce(labels: Arrays, scores: Arrays, delay: int, timestamps: Arrays
         y, s = check_labels(series_labels, series_scores, both=False)
         if stamps is not None:
             slots = regular_grid(stamps)
+            if len(slots) != len(y):
+                raise DataError(f"{len(slots)} timestamps do not belong to {len(y)} labels. Give one for each point.")
             y_grid, s_grid = np.zeros(slots.max() + 1, bool), np.full(slots.max() + 1, -np.inf)
             y_grid[slots], s_grid[slots] = y, s
             y, s = y_grid, s_grid
@@ -181,6 +218,7 @@ def vus_pr(
 ) -> float:  # between 0 and 1
     "Volume under the range-based precision-recall surface."
     y, s = check_labels(labels, score)
+    window, thresholds = check_whole(window, "window", 0), check_whole(thresholds, "thresholds")
     ranges, order = segments(y), np.argsort(-s, kind="stable")
     levels = s[order][np.linspace(0, len(s) - 1, thresholds).astype(int)]
     predicted = len(s) - np.searchsorted(s[order][::-1], levels)  # points at or above each level
@@ -205,7 +243,7 @@ def bootstrap_ci(
 ) -> tuple[float, float]:  # 2.5 % and 97.5 % quantiles
     "Percentile bootstrap interval of a metric, stratified by class. Points are taken as independent."
     y, s = check_labels(y_true, score)
-    random, values = generator(seed), np.empty(n)
+    random, values = generator(seed), np.empty(check_whole(n, "n"))
     for i in range(n):
         chosen = np.concatenate([random.choice(group, len(group)) for group in (np.flatnonzero(~y), np.flatnonzero(y))])
         values[i] = metric(y[chosen], s[chosen])
@@ -220,7 +258,7 @@ def bootstrap_mean(
 ) -> tuple[float, float, float]:  # mean, and its 2.5 % and 97.5 % quantiles
     "A mean with its percentile bootstrap interval. The mean of `a > b` is the share of series on which `a` wins."
     numbers = check_values(values)
-    means = numbers[generator(seed).integers(0, len(numbers), (n, len(numbers)))].mean(axis=1)
+    means = numbers[generator(seed).integers(0, len(numbers), (check_whole(n, "n"), len(numbers)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(numbers.mean()), float(low), float(high)
 
@@ -232,5 +270,9 @@ def tail_threshold(
     tail: float = 0.03,  # share of points above the upper quantile
 ) -> float:  # the threshold, in units of the scores
     "Threshold from an exponential tail through two upper quantiles of the scores."
+    for name, share in {"rate": rate, "body": body, "tail": tail}.items():
+        check_share(share, name, 1)
+    if body <= tail:
+        raise DataError(f"body is {body} and tail is {tail}; the share of the body must be the larger one.")
     low, high = np.quantile(check_values(scores, "scores"), [1 - body, 1 - tail])
     return float(high + (high - low) * np.log(tail / rate) / np.log(body / tail))

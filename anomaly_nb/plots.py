@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'MOST_DOTS', 'THUMBNAIL', 'blank_figure', 'plot_detection', 'plot_comparison', 'thumbnail', 'score_strip',
-           'show_stretch', 'show_spectrum', 'show_picture', 'show_sound', 'show_item', 'outline', 'Explorer', 'explore']
+           'show_stretch', 'show_spectrum', 'show_picture', 'show_sound', 'show_item', 'outline', 'in_one_form',
+           'Explorer', 'explore']
 
 # %% ../nbs/05_plots.ipynb #13e207d1
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,25 @@ def outline(
     parts = np.array_split(line, min(50, len(line)))
     return np.array([end(part) for part in parts for end in (np.min, np.max)])
 
+# %% ../nbs/05_plots.ipynb #87f3fd42
+def in_one_form(
+    data: Any,  # what the detector was given
+    table: pd.DataFrame,  # as returned by `detect`
+) -> Any:  # curves as a Series or DataFrame, pictures as an array, files and sounds as a list, all else as it is
+    "Data as `show_item` and `outline` expect them."
+    if isinstance(data, pd.Series | np.ndarray) and not pd.api.types.is_numeric_dtype(data.dtype):
+        data = data.tolist()
+    if not isinstance(data, Sequence | np.ndarray) or len(data) == 0 or isinstance(data[0], str | Path):
+        return data
+    axes, columns = np.ndim(data[0]), set(table.columns.get_level_values(-1))
+    if isinstance(data[0], Real):
+        return pd.Series(np.asarray(data, np.float64), table.index)
+    if axes == 1 and "value" in columns:
+        return pd.DataFrame(np.asarray(data, np.float64), table.index)
+    if axes == 1 and {"file", "recording"} & columns:
+        return list(data)
+    return np.asarray(data) if axes > 1 else data
+
 # %% ../nbs/05_plots.ipynb #bf2ba0cf
 class Explorer:
     "Scores under a threshold that can be moved. Shown by a notebook as widgets; usable without them as well."
@@ -275,6 +296,8 @@ class Explorer:
     ) -> None:
         self.table, self.threshold, self.show, self.out = table, threshold, show, Path(out)
         self.outline, self._thumbnails = outline, dict[int, str]()
+        if not len(table):
+            raise DataError("There is nothing to look at: the table has no rows. Give at least one item.")
         named = next((name for name in ("id", "file", "recording", "name") if name in table), None)
         self.names = [str(name) for name in (table.index if named is None else table[named])]
         self.scores = table["score"].to_numpy(np.float64)
@@ -283,6 +306,8 @@ class Explorer:
     def flagged(self) -> pd.DataFrame:
         "The items above the threshold, the worst first."
         rows = self.table.assign(is_anomaly=self.scores > self.threshold)
+        if "threshold" in rows:
+            rows["threshold"] = self.threshold
         return rows[rows["is_anomaly"]].sort_values("score", ascending=False)
 
     def strip(self) -> str:  # SVG
@@ -363,8 +388,10 @@ def explore(
 ) -> Explorer:
     "Move the threshold and see what it lets through. Raises `DataError` if the detector is not fitted."
     detector._check_fitted()
+    data = list(data) if isinstance(data, Iterator) else data
     table = detector.detect(data)
-    if "score" not in table:  # several curves, with a group of columns for each
+    items = in_one_form(data, table)
+    if table.columns.nlevels > 1:  # several curves, with a group of columns for each
         table = pd.DataFrame({"score": detector.decision_function(data)}, index=table.index)
-    shown = show or (lambda item: show_item(data, item, table))
-    return Explorer(table, detector.threshold_, shown, out, lambda item: outline(data, item))
+    shown = show or (lambda item: show_item(items, item, table))
+    return Explorer(table, detector.threshold_, shown, out, lambda item: outline(items, item))

@@ -6,8 +6,8 @@
 __all__ = ['INTRODUCTION', 'SERIES', 'SERIES_OWN', 'GALAXIES', 'GALAXIES_OWN', 'ENGINES', 'ENGINES_OWN', 'IMAGES', 'IMAGES_OWN',
            'MACHINES', 'MACHINES_OWN', 'CHAPTERS', 'SHARES', 'logger', 'BAR', 'Chapter', 'verdict', 'figure_html',
            'sound_html', 'chapter_html', 'idea_figure', 'report_html', 'srcnn_chapter', 'spectra_chapter',
-           'painted_engines', 'dcgan_chapter', 'fmnist_chapter', 'dcase_chapter', 'fingerprint', 'kept_chapter',
-           'anomaly_nb_tour']
+           'painted_engines', 'dcgan_chapter', 'fmnist_chapter', 'dcase_chapter', 'fingerprint', 'chapter_path',
+           'kept_chapter', 'anomaly_nb_tour']
 
 # %% ../nbs/07_tour.ipynb #a7a0c023
 import base64
@@ -16,10 +16,13 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -183,7 +186,7 @@ def srcnn_chapter(
 ) -> Chapter:
     "Server curves and NAB through the spectral residual."
     from anomaly_nb.srcnn import SRCNN, SpectralResidual, load_kpi, load_nab, microsoft_sr
-    from anomaly_nb.srcnn.baselines import BASELINES
+    from anomaly_nb.srcnn.baselines import BASELINES, in_tail_units
 
     seconds = [curve.halves()[1] for curve in load_kpi()]
     firsts = [curve.halves()[0].series for curve in load_kpi()]
@@ -203,6 +206,9 @@ def srcnn_chapter(
         scores = [score(curve.series) for curve in seconds]
         if name == "SpectralResidual":
             scores = [table["score"] for table in tables]
+        if name in BASELINES:
+            halves = zip(firsts, seconds, strict=True)
+            scores = [in_tail_units(BASELINES[name], first, curve.series) for first, curve in halves]
         ranks = bootstrap_mean([average_precision(curve.truth, score(curve.series)) for curve in nab])
         rows[name] = (best_delay_f1(labels, scores, 7)[0], *ranks)
     columns = ["KPI best delay-7 F1", "NAB average precision", "low", "high"]
@@ -239,9 +245,9 @@ def srcnn_chapter(
 
 # %% ../nbs/07_tour.ipynb #39a50a42
 GALAXIES = """
-from anomaly_nb.spectra import SpectrumPCA, inject_anomalies, simulate_spectra
+from anomaly_nb.spectra import SpectrumDetector, inject_anomalies, simulate_spectra
 
-detector = SpectrumPCA().fit(simulate_spectra(200))
+detector = SpectrumDetector().fit(simulate_spectra(200))
 odd, truth = inject_anomalies(simulate_spectra(16, seed=1))
 print(detector.detect(odd)[["id", "score", "is_anomaly", "reason"]])
 """
@@ -284,7 +290,7 @@ def spectra_chapter(
     kinds = truth.merge(found, on="id").groupby("kind")["is_anomaly"].mean().sort_values()
     example = int(np.flatnonzero(truth["kind"] == "lens")[0])
     name = str(truth["id"].iloc[example])
-    figure = plot_spectrum(detectors["SpectrumPCA"], odd.select([name]))
+    figure = plot_spectrum(detectors["SpectrumDetector"], odd.select([name]))
     return Chapter(
         "Galaxy spectra",
         "Galaxies are simulated from observed templates under the real noise of sky fibres. The detectors learn from "
@@ -432,7 +438,7 @@ IMAGES = """
 from anomaly_nb.fmnist import ImageDetector, load_subset, make_protocol
 
 task = make_protocol("original", load_subset("train"), load_subset("test"))
-detector = ImageDetector("VAE").fit(task.train)
+detector = ImageDetector("DenoisingAutoencoder", options={"features": "hog"}).fit(task.train)
 print(detector.detect(task.test))
 """
 IMAGES_OWN = """
@@ -440,7 +446,8 @@ import numpy as np
 
 from anomaly_nb.fmnist import ImageDetector
 
-detector = ImageDetector("VAE").fit(np.load("normal.npy"))  # (n, 28, 28), uint8
+normal = np.load("normal.npy")  # (n, 28, 28), uint8; 10 images or more
+detector = ImageDetector("DenoisingAutoencoder", options={"features": "hog"}).fit(normal)
 print(detector.detect(np.load("new.npy")))
 """
 
@@ -507,7 +514,8 @@ from anomaly_nb.dcase import SoundDetector, synthesize_machines
 
 synthesize_machines("machines", ["fan"], machines=1, train=12, seconds=4)
 detector = SoundDetector("knn").fit(sorted(Path("machines/fan/train").glob("*.wav")))
-print(detector.detect(sorted(Path("machines/fan/test").glob("*.wav"))))
+table = detector.detect(sorted(Path("machines/fan/test").glob("*.wav")))
+print(table[["file", "score", "is_anomaly", "band_hz"]])
 """
 MACHINES_OWN = """
 from pathlib import Path
@@ -515,7 +523,8 @@ from pathlib import Path
 from anomaly_nb.dcase import SoundDetector
 
 detector = SoundDetector("knn").fit(sorted(Path("healthy").glob("*.wav")))
-print(detector.detect(sorted(Path("new").glob("*.wav"))))
+table = detector.detect(sorted(Path("new").glob("*.wav")))
+print(table[["file", "score", "is_anomaly", "band_hz"]])
 """
 
 # %% ../nbs/07_tour.ipynb #8e0451a8
@@ -593,7 +602,7 @@ CHAPTERS: dict[str, Callable[[bool], Chapter]] = {
     "fashion images": fmnist_chapter,
     "machine sounds": dcase_chapter,
 }
-SHARES = {"time series": 15, "galaxy spectra": 25, "engine sounds": 35, "fashion images": 15, "machine sounds": 10}
+SHARES = {"time series": 15, "galaxy spectra": 12, "engine sounds": 58, "fashion images": 7, "machine sounds": 8}
 
 # %% ../nbs/07_tour.ipynb #a7f51338
 def fingerprint() -> str:
@@ -606,6 +615,15 @@ def fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
+def chapter_path(
+    name: str,  # of the system
+    folder: Path,  # where chapters are kept
+    quick: bool,  # fewer data
+) -> Path:
+    "The file of a chapter."
+    return folder / f"{name.replace(' ', '_')}-{'quick' if quick else 'full'}-{fingerprint()}.json"
+
+
 def kept_chapter(
     name: str,  # of the system
     number: int,  # in the report
@@ -613,7 +631,7 @@ def kept_chapter(
     quick: bool,  # fewer data
 ) -> tuple[str, str]:  # title, HTML
     "A chapter from the folder, or made and put there."
-    path = folder / f"{name.replace(' ', '_')}-{'quick' if quick else 'full'}-{fingerprint()}.json"
+    path = chapter_path(name, folder, quick)
     if not path.exists():
         try:
             chapter = CHAPTERS[name](quick)
@@ -625,11 +643,45 @@ def kept_chapter(
             temporary.write_text(json.dumps([chapter.title, chapter_html(number, chapter)]), encoding="utf-8")
     with reading(path, "Delete this file, and the chapter is made again."):
         title, html = json.loads(path.read_text(encoding="utf-8"))
-        return str(title), str(html)
+        if not isinstance(title, str) or not isinstance(html, str) or not html.startswith("<section"):
+            raise ValueError("no title with a section of a page")
+        return title, html
 
 # %% ../nbs/07_tour.ipynb #3403b628
 logger = logging.getLogger(__name__)
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left"
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    "Leave out what the trainings have to say."
+    loggers = [logging.getLogger(name) for name in ("anomaly_nb.training", "anomaly_nb.dcgan")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+
+
+@contextmanager
+def _ticking(bar: "tqdm[Any]") -> Iterator[None]:
+    "Let the clock of a bar go on while a chapter is made."
+    end = threading.Event()
+
+    def tick() -> None:
+        while not end.wait(1):
+            bar.refresh()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 @call_parse
@@ -638,17 +690,16 @@ def anomaly_nb_tour(
     quick: bool = False,  # Fewer curves and shorter training
 ) -> None:
     "Run every system on the bundled data and write OUT/index.html. Example: anomaly_nb_tour --out tour --quick"
-    out = Path(out)
-    with command_line(), folder_lock(out):
-        for name in ("anomaly_nb.training", "anomaly_nb.dcgan"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        chapters = []
-        with tqdm(total=sum(SHARES.values()), bar_format=BAR, disable=None) as bar:
+    out, folder, chapters = Path(out), Path(out) / "chapters", []
+    with command_line(), folder_lock(out), _hushed():
+        kept = [name for name in CHAPTERS if chapter_path(name, folder, quick).exists()]
+        done, total = sum(SHARES[name] for name in kept), sum(SHARES.values())
+        with tqdm(total=total, initial=done, bar_format=BAR, disable=None) as bar, _ticking(bar):
             for number, name in enumerate(CHAPTERS, 1):
                 now = f"chapter {number} of {len(CHAPTERS)}, {name}"
                 logger.info("%s", now) if bar.disable else bar.set_description_str(now)
-                chapters.append(kept_chapter(name, number, out / "chapters", quick))
-                bar.update(SHARES[name])
+                chapters.append(kept_chapter(name, number, folder, quick))
+                bar.update(0 if name in kept else SHARES[name])
         caption = "The idea that all systems share, on the end of a server curve."
         idea = figure_html(idea_figure(), caption, idea_figure(narrow=True))
         titles, sections = [title for title, _ in chapters], [html for _, html in chapters]

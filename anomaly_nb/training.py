@@ -16,7 +16,7 @@ import signal
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .core import DataError, atomic_path, folder_lock, generator, reading
+from .core import DataError, atomic_path, check_whole, first_process, folder_lock, generator, reading
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 def place_of_process() -> tuple[int, int]:  # number of this process, number of all
@@ -267,6 +267,12 @@ class SharedStatistics(LayerSync):
         return model
 
 # %% ../nbs/03_training.ipynb #cbe1aba4
+def _generators_kept() -> AbstractContextManager[None]:
+    "PyTorch's generators are afterwards as they were; a card that is not in use yet has none."
+    unused = torch.cuda.is_available() and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.random.fork_rng([] if unused else None)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Lightning advertises and warns at each start; the history says what matters."
@@ -283,13 +289,28 @@ def _quiet() -> Iterator[None]:
             each.setLevel(level)
 
 # %% ../nbs/03_training.ipynb #1682a2f5
-def _claim(folder: Path, settings: Mapping[str, Any], epochs: int) -> Path | None:
-    "Write `run.json` or compare with the one that is there; the checkpoint to go on from, if any."
+def _as_text(settings: Mapping[str, Any]) -> str:
+    "Settings as `run.json` keeps them. Raises `DataError` for what JSON does not know."
+    try:
+        return json.dumps(settings, indent=1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"run: {error}. Use numbers, texts, lists and dicts, for example str(path).") from error
+
+
+def _by_name(text: str) -> dict[str, str]:
+    "The text of each setting of a `run.json`."
+    return {name: json.dumps(value, sort_keys=True) for name, value in json.loads(text).items()}
+
+# %% ../nbs/03_training.ipynb #3c08845d
+def _claim(folder: Path, settings: str, epochs: int, first: bool) -> Path | None:
+    "The first process writes `run.json`, all compare with one that is there; the checkpoint to go on from, if any."
     known, last = folder / "run.json", folder / "last.ckpt"
     if known.exists():
+        asked = _by_name(settings)
         with reading(known, "Delete it if the settings are those of the run before."):
-            before = dict(json.loads(known.read_text(encoding="utf-8")))
-        if changed := ", ".join(sorted(name for name in settings if before.get(name) != settings[name])):
+            before = _by_name(known.read_text(encoding="utf-8"))
+        names = sorted(asked.keys() | before.keys())
+        if changed := ", ".join(name for name in names if asked.get(name, "null") != before.get(name, "null")):
             what = f"holds a run with other settings ({changed})"
             raise DataError(f"{folder}: {what}. Choose another folder or delete it.")
     if last.exists():
@@ -299,9 +320,20 @@ def _claim(folder: Path, settings: Mapping[str, Any], epochs: int) -> Path | Non
         if done > epochs:
             what = f"{done} epochs are done already, {epochs} were asked for"
             raise DataError(f"{folder}: {what}. Ask for {done} or more, or choose another folder.")
-    with atomic_path(known) as path:
-        path.write_text(json.dumps(settings, indent=1))
+    if first:
+        with atomic_path(known) as path:
+            path.write_text(settings, encoding="utf-8")
     return last if last.exists() else None
+
+
+@contextmanager
+def _owned(folder: Path | None, settings: str, epochs: int, processes: int) -> Iterator[Path | None]:
+    "Keep a folder for this run, if there is one; the checkpoint to go on from, if any."
+    if folder is None:
+        yield None
+        return
+    with folder_lock(folder, processes):
+        yield _claim(folder, settings, epochs, first_process(processes))
 
 # %% ../nbs/03_training.ipynb #dbff6cc0
 def _fit(
@@ -351,18 +383,21 @@ def train_module(
     items = len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length that their type does not tell
     if items == 0:
         raise DataError("The training set is empty. Check the data that it was made from.")
-    history, resume, outputs = History(epochs), None, dict[str, Any](logger=False, enable_checkpointing=False)
+    epochs, batch_size = check_whole(epochs, "epochs"), check_whole(batch_size, "batch_size")
+    seed, num_workers = check_whole(seed, "seed", 0), check_whole(num_workers, "num_workers", 0)
+    save_steps = check_whole(save_steps, "save_steps")
+    place, settings, history = None if folder is None else Path(folder), "", History(epochs)
+    outputs = dict[str, Any](logger=False, enable_checkpointing=False)
     hooks: list[Callback] = [history, SeedEachStep(seed), *callbacks]
-    if folder is not None:
+    if place is not None:
         shapes = {name.removeprefix("network."): list(value.shape) for name, value in module.state_dict().items()}
-        settings = {"seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes, **(run or {})}
-        resume = _claim(Path(folder), settings, epochs)
-        hooks.append(LastCheckpoint(Path(folder) / "last.ckpt", save_steps))
-        outputs = {"logger": [CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "")]}
+        settings = _as_text({"seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes, **(run or {})})
+        hooks.append(LastCheckpoint(place / "last.ckpt", save_steps))
+        outputs = {"logger": [CSVLogger(place, "", ""), TensorBoardLogger(place, "", "")]}
     show = "IN_TEST" not in os.environ if progress is None else progress
     if show:
         hooks.append(TQDMProgressBar(leave=True))
-    with _quiet(), nullcontext() if folder is None else folder_lock(folder):
+    with _quiet(), _generators_kept():
         trainer = L.Trainer(
             max_epochs=epochs,
             callbacks=hooks,
@@ -380,8 +415,9 @@ def train_module(
         sampler = EpochSampler(items, seed, batch_size)
         loader = DataLoader(dataset, share, sampler=sampler, num_workers=num_workers, **(loading or {}))
         validation_loader = None if validation is None else DataLoader(validation, batch_size, num_workers=num_workers)
-        module.train()  # an earlier training has left its networks in eval() mode
-        _fit(trainer, module, loader, validation_loader, resume)
+        with _owned(place, settings, epochs, trainer.world_size) as resume:
+            module.train()  # an earlier training has left its networks in eval() mode
+            _fit(trainer, module, loader, validation_loader, resume)
     if not trainer.is_global_zero:
         raise SystemExit(0)
     module.eval()
@@ -409,9 +445,9 @@ def device_options(
     strategy: str = "auto",  # Lightning's, for example ddp
 ) -> dict[str, Any]:  # options for `train`
     "Lightning's options for a processor named in PyTorch's way. Raises `DataError` for one that is not there."
-    kind, _, number = device.partition(":")
+    kind, colon, number = device.partition(":")
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in there or (number and not number.isdigit()):
+    if kind not in there or (colon and (kind != "cuda" or not number.isdecimal())):
         raise DataError(f"device is {device!r}; expected one of auto, cpu, cuda, cuda:0, mps.")
     if not there[kind]:
         raise DataError(f"There is no {device} on this machine. Use auto or cpu.")

@@ -2,14 +2,18 @@
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from anomaly_nb.core import DataError
-from anomaly_nb.scale import map_chunks
+from anomaly_nb.scale import describe_function, describe_source, map_chunks
 
 
 def squares(numbers: list[int]) -> pd.DataFrame:
@@ -44,6 +48,36 @@ def steady(numbers: list[int]) -> pd.DataFrame:
 def big(numbers: list[int]) -> np.ndarray:
     "Twenty megabytes an item."
     return np.repeat(np.asarray(numbers, dtype=np.float64)[:, None], 2_500_000, axis=1)
+
+
+class Scaled:
+    "A callable object with a method, and with something that it keeps once it was asked for."
+
+    def __init__(self, factor: object) -> None:
+        self.factor = factor
+        self._lock = threading.Lock()  # tells nothing, and must not hide the rest
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        return np.arange(3)
+
+    def times(self, numbers: list[int]) -> np.ndarray:
+        return np.asarray(numbers) * np.asarray(self.factor) + 0 * self.kept[0]
+
+    __call__ = times
+
+
+def multiplied(factor: object) -> Callable[[list[int]], np.ndarray]:
+    return lambda numbers: np.asarray([number * factor for number in numbers if number not in {"no", "never", "none"}])
+
+
+def descriptions() -> list[str]:
+    "Of what is known by its content, not by its name."
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 2)
+    functions = multiplied(2), Scaled(layer).times, Scaled(2), partial(Scaled(2).times, other=torch.ones(2))
+    sources = torch.arange(6.0), [torch.ones(2, dtype=torch.bfloat16), layer], np.ma.array([1, 2], mask=[0, 1])
+    return [describe_function(each) for each in functions] + [describe_source(each) for each in sources]
 
 
 def main(out: str, workers: str, scheduler: str | None = None, items: str = "60") -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_nb.audio import HTK, SLANEY, audio_info, griffin_lim, log_mel, read_audio, write_audio
+from anomaly_nb.audio import HTK, SLANEY, audio_info, griffin_lim, log_mel, read_audio, resample, write_audio
 from anomaly_nb.core import DataError
 
 
@@ -97,6 +97,30 @@ def test_writing_keeps_the_level(tmp_path):
         assert np.allclose(read_audio(tmp_path / f"a{suffix}"), [0.25, -0.25, 1, -1], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name, audio, rate, message",
+    [
+        ("a.wav", [np.nan, 0.5], 16000, r"a\.wav: NaN"),
+        ("a.xyz", [0.5], 16000, r"a\.xyz: Unknown format"),
+        ("a.wav", ["loud"], 16000, r"a\.wav: could not convert"),
+        ("a.wav", [0.5], -5, "sample_rate is -5"),
+    ],
+)
+def test_what_is_no_sound_is_not_written(tmp_path, name, audio, rate, message):
+    with pytest.raises(DataError, match=message):
+        write_audio(tmp_path / name, audio, rate)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rate", [-8000, 0, 8000.5])
+def test_rates_that_are_none(tmp_path, rate):
+    write_audio(tmp_path / "a.wav", np.zeros(99))
+    with pytest.raises(DataError, match="sample_rate is"):
+        read_audio(tmp_path / "a.wav", rate)
+    with pytest.raises(DataError, match="target is"):
+        resample(np.zeros(99, np.float32), 16000, rate)
+
+
 def test_griffin_lim_keeps_magnitudes():
     time = torch.arange(8000) / 8000
     sound = torch.stack([torch.sin(2 * torch.pi * f * time) for f in (200.0, 900.0)])
@@ -110,3 +134,11 @@ def test_griffin_lim_keeps_magnitudes():
     for copies in (1, 2, 3, 4):  # as many as fit, and more
         together = griffin_lim(target.repeat(copies, 1, 1), 128, 8000, iterations=3)
         assert torch.allclose(together, alone.repeat(copies, 1), atol=1e-5)
+
+
+def test_whole_numbers_have_another_full_scale(tmp_path):
+    recorded = (1000 * np.sin(np.arange(2000))).astype(np.int16)
+    for use in (lambda: write_audio(tmp_path / "a.wav", recorded), lambda: log_mel(recorded)):
+        with pytest.raises(DataError, match=r"samples are int16\. Divide them by their full scale"):
+            use()
+    assert not list(tmp_path.iterdir())

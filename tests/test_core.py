@@ -1,11 +1,14 @@
 """Errors, files and the detector contract, under bad conditions."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from anomaly_nb.core import (
@@ -13,7 +16,10 @@ from anomaly_nb.core import (
     atomic_path,
     check_values,
     command_line,
+    first_process,
+    folder_lock,
     generator,
+    listed,
     load_state,
     save_state,
     when_interrupted,
@@ -148,3 +154,118 @@ def test_a_state_without_its_digest_is_refused(tmp_path):
     (tmp_path / "detector.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="'sha256' is missing"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["1", "2"],
+        pd.Series(["1", "2"]),
+        np.array([1 + 2j]),
+        pd.date_range("2020-01-01", periods=3),
+        [10**400],
+        5.0,
+        np.ma.masked_array([1.0, 999.0], [False, True]),
+    ],
+)
+def test_what_would_become_wrong_numbers_is_refused(values):
+    with pytest.raises(DataError, match=r"^values: "):
+        check_values(values)
+
+
+def test_masked_values_are_missing_ones():
+    found = check_values(np.ma.masked_array([1, 999], [False, True]), allow_nan=True)
+    assert found[0] == 1 and np.isnan(found[1])
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None, "7"])
+def test_seeds_are_whole_numbers(seed):
+    with pytest.raises(DataError, match=r"seed is .*; it must be a whole number, at least 0"):
+        generator(seed)
+
+
+def test_one_thing_is_no_list():
+    for one in ("a.wav", Path("a.wav"), 3, None):
+        with pytest.raises(DataError, match="a list is needed"):
+            listed(one)
+    with pytest.raises(DataError, match="no recording in the list"):
+        listed(iter([]), "recording")
+    assert listed(Path(name) for name in ("a", "b")) == [Path("a"), Path("b")]
+
+
+def test_only_files_are_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for place in (".", "/", "pipe", "/dev/null"):
+        with pytest.raises(DataError, match="is not a regular file"), atomic_path(place) as path:
+            path.write_text("x")
+    Path("real").write_text("old")
+    Path("link").symlink_to("real")
+    with atomic_path("link") as path:
+        path.write_text("new")
+    assert Path("link").is_symlink() and Path("real").read_text() == "new"
+
+
+def test_a_lock_sweeps_its_own_litter_only(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in (".movie.part.mkv", ".movie.12345678.part", "sub/.table.0a1b2c3d.part.csv"):
+        (tmp_path / name).touch()
+    with folder_lock(tmp_path):
+        pass
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {".lock", ".movie.part.mkv"}
+
+
+@pytest.mark.parametrize("rank", ["LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"])
+def test_ranks_count_only_where_processes_train_together(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv(rank, "1")
+    assert first_process(1) and not first_process(2)
+    with folder_lock(tmp_path):
+        with pytest.raises(DataError, match="another run works here"), folder_lock(tmp_path):
+            pass
+        with folder_lock(tmp_path, processes=2):
+            pass
+
+
+def test_numbers_of_numpy_are_saved_and_odd_settings_leave_the_old_detector(tmp_path):
+    values = np.sin(np.arange(400) / 5)
+    SpectralResidual(filter_length=np.int64(128), contamination=np.float32(0.01)).fit(values).save(tmp_path)
+    before = SpectralResidual.load(tmp_path).decision_function(values)
+    odd = SpectralResidual().fit(values)
+    odd.columns_ = {1, 2}
+    with pytest.raises(DataError, match="nothing was saved"):
+        odd.save(tmp_path)
+    assert np.array_equal(SpectralResidual.load(tmp_path).decision_function(values), before)
+    save_state(tmp_path / "state", {"place": Path("a/b"), "none": np.array(2.0), "text": "x"})
+    assert load_state(tmp_path / "state") == {"place": "a/b", "none": np.array(2.0), "text": "x"}
+
+
+def test_a_pipeline_finds_labels():
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    values = np.append(np.sin(np.arange(400) / 5), 9.0)
+    found = make_pipeline(StandardScaler(), SpectralResidual()).fit_predict(values[:, None])
+    assert found[-1] == 1 and found[:300].sum() == 0
+
+
+def test_long_settings_are_cut():
+    text = repr(SpectralResidual(period=list(range(100_000))))
+    assert "period=[0, 1, 2" in text and "..." in text and len(text) < 1000
+
+
+PRINTS = """
+    from anomaly_nb.core import command_line
+    with command_line():
+        for line in range(100_000):
+            print(line)
+"""
+
+
+@pytest.mark.parametrize(("target", "told"), [("| head -n 1", ""), ("> /dev/full", "error: [Errno 28]")])
+def test_output_that_cannot_be_written(target, told):
+    shell = f'{sys.executable} -c "$PROGRAM" {target}; exit ${{PIPESTATUS[0]}}'
+    environment = os.environ | {"PROGRAM": textwrap.dedent(PRINTS)}
+    done = subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(told) and (told or not done.stderr)

@@ -44,7 +44,7 @@ def files(root):
 def test_no_recording_to_score(files, method):
     detector = SoundDetector(method).fit(files)
     for call in (detector.decision_function, detector.predict, detector.detect):
-        with pytest.raises(DataError, match="No recordings"):
+        with pytest.raises(DataError, match="There is no file in the list"):
             call([])
 
 
@@ -139,7 +139,7 @@ def test_tables_of_scores_without_a_column(missing):
         ("batch_size is 0", lambda root: SpectrogramStudy(root, batch_size=0).run()),
         ("target_T is 0", lambda root: DCASE2020Task2TestDataset(root, "fan", 0, 1, 0)),
         ("epochs is 0", lambda root: train_vqvae(root, "fan", root / "networks", epochs=0)),
-        ("batch_size 0", lambda root: train_vqvae(root, "fan", root / "networks", batch_size=0)),
+        ("batch_size is 0", lambda root: train_vqvae(root, "fan", root / "networks", batch_size=0)),
         ("No training clip", lambda _: Cycle.fit([])),
         ("No training clip", lambda _: Events.fit([])),
         ("none of them empty", lambda _: energy_test(np.zeros((0, 2)), np.zeros((3, 2)))),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import on_two_machines, rank_by_hand, rank_by_slurm
 
-from anomaly_nb.dcase import Rebuilder, checkpoint_path, train_vqvae, vqvae
+from anomaly_nb.dcase import Rebuilder, checkpoint_path, machines, train_vqvae, vqvae
 from anomaly_nb.dcase.commands import dcase_check, dcase_study, dcase_synthesize, dcase_train_vqvae
 from anomaly_nb.training import read_weights
 
@@ -41,7 +41,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     arguments = "--types fan --machines 1 --train 6 --normal 3 --anomaly 3 --seconds 2.05".split()
     done = run(folder, "dcase_synthesize", "data", *arguments)
-    assert done.returncode == 0 and "12 clips are in data" in done.stderr
+    assert done.returncode == 0 and "12 clips were written to data" in done.stderr
     return folder
 
 
@@ -103,6 +103,35 @@ def test_a_second_call_keeps_what_is_there(tmp_path):
             dcase_synthesize(tmp_path, types="fan", **arguments)
 
 
+@pytest.mark.parametrize("other", [{"seed": 5}, {"snr": 3}, {"seconds": 2}])
+def test_one_machine_is_not_mixed_from_two(tmp_path, other):
+    small = {"types": "fan", "machines": 1, "train": 2, "normal": 1, "anomaly": 1, "seconds": 1}
+    dcase_synthesize(tmp_path, **small)
+    kept = (tmp_path / "manifest.csv").read_bytes()
+    with pytest.raises(SystemExit, match=r"normal_id_00_00000001\.wav: made with another seed, snr or length"):
+        dcase_synthesize(tmp_path, **small | {"train": 1} | other)
+    assert (tmp_path / "manifest.csv").read_bytes() == kept
+    dcase_synthesize(tmp_path, **small | other)  # replaces all
+    dcase_synthesize(tmp_path, **small | other | {"train": 1})
+    ((name, value),) = other.items()
+    table = pd.read_csv(tmp_path / "manifest.csv")
+    assert len(table) == 4 and (table[name] == value).all()
+
+
+def test_a_killed_call_leaves_no_untrue_row(tmp_path, monkeypatch):
+    small = {"types": "fan", "machines": 1, "train": 2, "normal": 1, "anomaly": 1, "seconds": 1}
+    dcase_synthesize(tmp_path, **small | {"types": "fan,pump"})
+    monkeypatch.setattr(machines, "_write_clip", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit, match="killed"):
+        dcase_synthesize(tmp_path, **small, seed=5)
+    assert set(pd.read_csv(tmp_path / "manifest.csv")["type"]) == {"pump"}
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match="made with another seed"):
+        dcase_synthesize(tmp_path, **small | {"train": 1}, seed=6)
+    dcase_synthesize(tmp_path, **small, seed=5)
+    assert len(pd.read_csv(tmp_path / "manifest.csv")) == 8
+
+
 def test_networks_are_found_in_both_places(project, tmp_path, monkeypatch, caplog):
     trained = train_vqvae(project / "data", "fan", project / "one", epochs=1, accelerator="cpu", progress=False)
     monkeypatch.chdir(tmp_path)
@@ -124,6 +153,8 @@ def test_mistakes_are_sentences(project):
         lambda: dcase_study(str(project / "data"), types="pump"),
         lambda: dcase_train_vqvae(project / "data", "pump"),
         lambda: dcase_train_vqvae(project / "data", "fan", preset="huge"),
+        lambda: dcase_train_vqvae(project / "data", "fan", seed=-1),
+        lambda: dcase_train_vqvae(project / "data", "fan", lr=float("nan")),
         lambda: dcase_synthesize(project / "more", types="rocket"),
     ):
         with pytest.raises(SystemExit, match=r"^error: .*\."):

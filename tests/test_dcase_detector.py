@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import betabinom
+from sklearn.pipeline import make_pipeline
 
 from anomaly_nb.core import DataError
 from anomaly_nb.dcase import DCASEFolder, SoundDetector, synthesize_machines, train_vqvae
@@ -74,16 +75,31 @@ def test_few_clips_get_the_largest_score_as_threshold(root):
     assert detector.threshold_ == detector.decision_scores_.max() and not detector.labels_.any()
 
 
+def test_files_from_generators_and_in_pipelines(root, tmp_path):
+    train = files(root, "fan", "train")[:6]
+    numbers = {"neighbours": np.int64(2), "contamination": np.float32(0.1), "checkpoint": Path("none.pt")}
+    fitted = SoundDetector(**numbers).fit(path for path in train)
+    assert fitted.detect(path for path in train)["file"].tolist() == [Path(path).name for path in train]
+    inside = make_pipeline(SoundDetector(**numbers)).fit(train)
+    assert np.array_equal(inside.decision_function(path for path in train), fitted.decision_function(train))
+    fitted.save(tmp_path)
+    assert SoundDetector.load(tmp_path).get_params() == fitted.get_params()
+
+
 @pytest.mark.parametrize(
     ("sentence", "call"),
     [
-        ("No recordings", lambda fitted, train: fitted.calibrate([])),
+        ("There is no file in the list", lambda fitted, train: fitted.calibrate([])),
         ("not been fitted", lambda fitted, train: SoundDetector().calibrate(train)),
         ("is one file; a list", lambda fitted, train: fitted.decision_function(str(train[0]))),
         ("is one file; a list", lambda fitted, train: fitted.detect(Path(train[0]))),
         ("is one file; a list", lambda fitted, train: fitted.calibrate("a.wav")),
         ("is one file; a list", lambda fitted, train: SoundDetector().fit("a.wav")),
         ("is one file; a list", lambda fitted, train: SoundDetector().fit(train[0])),
+        ("is one file; a list", lambda fitted, train: SoundDetector().fit(None)),
+        ("is one file; a list", lambda fitted, train: fitted.detect(3)),
+        ("A ndarray is no path", lambda fitted, train: fitted.detect([np.zeros(16000)])),
+        ("A NoneType is no path", lambda fitted, train: SoundDetector().fit([*train, None])),
         ("contamination is 'auto'", lambda fitted, train: SoundDetector(contamination="auto").fit(train)),
         ("contamination is nan", lambda fitted, train: SoundDetector(contamination=float("nan")).fit(train)),
         ("neighbours is 1.5", lambda fitted, train: SoundDetector(neighbours=1.5).fit(train)),

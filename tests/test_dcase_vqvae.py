@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_nb.core import DataError
+from anomaly_nb.core import DataError, folder_lock
 from anomaly_nb.dcase import (
     Rebuilder,
     VQ_VAE_2Layer,
@@ -97,7 +97,9 @@ def test_shapes_that_do_not_fit(shape):
 def test_training_leaves_a_checkpoint_that_loads(tmp_path):
     synthesize_machines(tmp_path / "data", ["fan"], 1, 4, 2, 2, seconds=2.05)
     options = {"accelerator": "cpu", "progress": False, "epochs": 1, "batch_size": 4}
+    generator = torch.get_rng_state()
     path = train_vqvae(tmp_path / "data", "fan", tmp_path / "a", **options)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert path == checkpoint_path(tmp_path / "a", "fan") == tmp_path / "a/stage1/fan/stage1_fan_best.pt"
     state = torch.load(path, map_location="cpu", weights_only=True)
     VQ_VAE_2Layer(**PRESETS["small"]).load_state_dict(state["model_state_dict"])
@@ -108,6 +110,15 @@ def test_training_leaves_a_checkpoint_that_loads(tmp_path):
     assert report is not None and not notes and report.machines[0].unit == "dB of residual"
     assert report.machines[0].train.moments.mean.min() >= 0
     assert Rebuilder(path).residual(torch.zeros(1, 128, 65).numpy()).shape == (1, 128, 65)
+
+
+def test_a_job_of_many_that_works_alone_has_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODE_RANK", "1")
+    synthesize_machines(tmp_path / "data", ["fan"], 1, 2, 1, 1, seconds=0.5)
+    options = {"accelerator": "cpu", "progress": False, "epochs": 1}
+    with folder_lock(checkpoint_path(tmp_path, "fan").parent), pytest.raises(DataError, match="another run works here"):
+        train_vqvae(tmp_path / "data", "fan", tmp_path, **options)
+    assert train_vqvae(tmp_path / "data", "fan", tmp_path, **options).exists()
 
 
 def test_residuals_of_untrained_networks_are_refused(tmp_path):

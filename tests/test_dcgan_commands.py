@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from anomaly_nb.core import DataError
+from anomaly_nb.core import DataError, folder_lock
 from anomaly_nb.dcgan import (
     SpectrogramDetector,
     SpectrogramFormat,
@@ -155,6 +155,19 @@ def test_folders_of_other_names(engines, tmp_path):
     )
 
 
+@pytest.mark.parametrize("rank", ["LOCAL_RANK", "SLURM_PROCID"])
+def test_a_job_that_trains_alone_locks_and_logs_whatever_its_rank(typed, tmp_path, engines, monkeypatch, rank):
+    monkeypatch.setenv(rank, "1")
+    line = f"dcgan_train --config config_test --epochs 1 --device cpu --dataset {engines}/dataset --output-dir out"
+    with folder_lock(tmp_path / "out"):
+        assert "another run works here" in typed(f"{line} --features-g 4 --features-d 4")
+    config = load_config("config_test", output_dir=str(tmp_path / "out"))
+    for first, level in ((True, config.logging.log_level), (False, "ERROR")):
+        commands._logged(config, first)
+        assert logging.getLogger().level == getattr(logging, level)
+    assert (tmp_path / "out/logs/training.log").is_file()
+
+
 def test_a_run_that_had_ended_keeps_what_was_seen_of_the_machine(engines, tmp_path):
     config = load_config("config_test", base_path=str(engines / "dataset"), output_dir=str(tmp_path), epochs=1, **TINY)
     config = config.with_values(advanced_metrics={"enabled": False})
@@ -207,7 +220,7 @@ def test_a_log_line_is_never_lost(tmp_path):
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     for part in (0, 1):
-        commands._logged(config)
+        commands._logged(config, first=True)
         for number in range(1000 * part, 1000 * part + 1000):
             logging.getLogger("anomaly_nb").info("this is the line %d.", number)
         for handler in [handler for handler in root.handlers if handler not in before]:

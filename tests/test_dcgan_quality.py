@@ -152,13 +152,28 @@ def test_lpips_equals_its_formula_with_a_network_and_weights_of_ones_own():
 def test_lpips_of_the_sound_network_orders_pictures():
     rows = np.abs(np.sin(np.arange(64) / 3))[:, None] * np.ones(64)
     a = np.repeat(rows[None, None], 4, axis=0)
-    b = np.stack([rows + s * RNG.normal(size=rows.shape) for s in (0, 0.02, 0.1, 0.4)])[:, None]
+    b = np.clip(np.stack([rows + s * RNG.normal(size=rows.shape) for s in (0, 0.02, 0.1, 0.4)])[:, None], 0, 1)
     distances = lpips(a, b)
     assert distances[0] == 0 and (np.diff(distances) > 0).all()
     with pytest.raises(DataError, match="grey"):
         lpips(np.ones((1, 3, 32, 32)), np.ones((1, 3, 32, 32)))
     with pytest.raises(DataError, match="NaN"):
         lpips(a, b * np.nan)
+
+
+@pytest.mark.parametrize("measure", [ssim, lpips])
+@pytest.mark.parametrize("kind, scale", [(np.uint8, 255), (np.float64, 255), (np.int64, 1), (np.float32, -1)])
+def test_pictures_of_another_range_are_refused(measure, kind, scale):
+    right, wrong = np.full((1, 1, 16, 16), 0.5), np.full((1, 1, 16, 16), scale, kind)
+    for pair in ((wrong, wrong), (right, wrong), (wrong, right)):
+        with pytest.raises(DataError, match=f"Pictures of {np.dtype(kind)} from {scale} .*Divide by 255"):
+            measure(*pair)
+    assert measure(right + 0.5005, right + 0.5005)[0] == pytest.approx({ssim: 1, lpips: 0}[measure], abs=1e-6)
+
+
+def test_a_network_of_ones_own_may_have_a_range_of_its_own():
+    a, b = torch.full((1, 1, 8, 8), -1.0), torch.full((1, 1, 8, 8), 255.0)
+    assert lpips(a, b, lambda x: [x]) == pytest.approx(4)
 
 
 def test_memorisation_tells_copies_from_new_samples():
@@ -245,6 +260,12 @@ def test_neither_neighbours_nor_level_change_an_embedding():
     np.testing.assert_array_equal(embed_sounds(list(sounds[::-1]), rate)[::-1], together)
     np.testing.assert_allclose(embed_sounds(sounds[1] * 0.01, rate)[0], together[1], rtol=2e-3, atol=2e-3)
     assert not any(p.requires_grad for p in SoundEmbedding().parameters())
+
+
+def test_the_network_draws_nothing_from_the_callers_random_numbers():
+    before = torch.get_rng_state()
+    SoundEmbedding()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("bad", [[], np.zeros(5000), [1.0, np.nan], np.ones((2, 2, 50))])

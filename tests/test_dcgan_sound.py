@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,14 @@ def test_a_quiet_sound_beside_a_loud_one():
     torch.testing.assert_close(both[:1], alone, rtol=1e-3, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["silent", "short", "text", "empty"])
+def late(seconds):
+    "Silence, but for the last few samples, which do not fill a step."
+    sound = np.zeros(round(22050 * seconds), np.float32)
+    sound[-1000:] = 0.5
+    return sound
+
+
+@pytest.mark.parametrize("kind", ["silent", "short", "text", "empty", "late"])
 def test_unusable_recordings_are_named(tmp_path, kind):
     audio = tmp_path / "audio"
     write_engines(audio, 1, seconds=1.0)
@@ -84,7 +92,8 @@ def test_unusable_recordings_are_named(tmp_path, kind):
     if kind == "text":
         bad.write_text("no sound")
     else:
-        soundfile.write(bad, np.zeros({"silent": 22050, "short": 3, "empty": 0}[kind]), 22050)
+        sounds = {"silent": np.zeros(22050), "short": np.zeros(3), "empty": np.zeros(0), "late": late(1.0)}
+        soundfile.write(bad, sounds[kind], 22050)
     with pytest.raises(DataError, match=r"zz_bad\.wav"):
         prepare_folder(audio, tmp_path / "dataset")
     assert not [path for path in (tmp_path / "dataset").rglob("*") if path.name != ".lock"]  # not a picture is left
@@ -166,6 +175,55 @@ def test_detector_contract(tmp_path):
         SpectrogramDetector("picture").fit(engines[:3])
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    return SpectrogramDetector("picture").fit(sound for sound in synthesize_engines(4, seconds=0.5)[0])
+
+
+def test_a_recording_with_sound_where_nothing_looks_is_named(fitted, tmp_path):
+    with pytest.raises(DataError, match=r"^All windows of the sound are silent"):
+        audio_to_spectrograms(late(1.0))
+    soundfile.write(tmp_path / "late.wav", late(1.0), 22050)
+    for verb in (fitted.decision_function, SpectrogramDetector("picture").fit):
+        with pytest.raises(DataError, match=r"late\.wav: All windows"):
+            verb([tmp_path / "late.wav"] * 4)
+        with pytest.raises(DataError, match=r"^All windows"):
+            verb([late(1.0)] * 4)
+
+
+def test_files_may_come_one_after_another_or_in_a_column(fitted, tmp_path):
+    write_engines(tmp_path, 2, seconds=0.5)
+    files = sorted(tmp_path.glob("*.wav"))
+    names = ["engine_000.wav", "engine_001.wav"]
+    for given in (iter(files), pd.Series([str(file) for file in files]), np.array(files)):
+        assert fitted.detect(given)["recording"].tolist() == names
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ("engine.wav", "'engine.wav' is one recording; a list is needed"),
+        (Path("engine.wav"), "'engine.wav' is one recording; a list is needed"),
+        (np.ones(9999, np.float32), "An array of 9999 samples is one recording; a list is needed"),
+        (None, "'None' is one recording"),
+        (3, "'3' is one recording"),
+        ([], "There is no recording in the list"),
+        ([None], "1 samples .* are shorter"),
+        ([{}], "The sound: .* Expected .* samples of one channel"),
+    ],
+)
+def test_what_is_no_list_of_recordings_is_said_so(fitted, given, sentence):
+    for verb in (fitted.detect, fitted.decision_function, SpectrogramDetector("picture").fit):
+        with pytest.raises(DataError, match=sentence):
+            verb(given * 4 if isinstance(given, list) else given)
+
+
+@pytest.mark.parametrize("name, value", [("cutoff", -5), ("cutoff", 1e9), ("contamination", "few"), ("seed", -1)])
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(DataError, match=f"{name} is {value!r}; it must be"):
+        SpectrogramDetector("picture", **{name: value}).fit(list(synthesize_engines(4, seconds=0.5)[0]))
+
+
 @pytest.mark.parametrize("norm", ["batch", "spectral"])
 def test_a_fitted_detector_needs_no_checkpoint(tmp_path, norm):
     engines, checkpoint = list(synthesize_engines(6, seconds=1.0)[0]), tmp_path / "judge.tar"
@@ -177,12 +235,15 @@ def test_a_fitted_detector_needs_no_checkpoint(tmp_path, norm):
     }
     content = {"discriminator": judge.state_dict(), "config": recipe, "format": asdict(SpectrogramFormat(64))}
     torch.save(content, checkpoint)
+    before = torch.get_rng_state()
     detector = SpectrogramDetector(checkpoint=str(checkpoint), against="neighbours").fit(engines)
     scores = detector.decision_function(engines)
+    assert torch.equal(torch.get_rng_state(), before)
     detector.save(tmp_path / "kept")
     checkpoint.write_bytes(b"another")
     assert np.array_equal(detector.decision_function(engines), scores)
     assert np.array_equal(SpectrogramDetector.load(tmp_path / "kept").decision_function(engines), scores)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def command(folder, name, *options):

@@ -44,6 +44,7 @@ def look_around(detector: Detector, data: Any, folder: Path) -> tuple[Explorer, 
     written = pd.read_csv(folder / "flagged.csv")
     assert len(written) == len(above) and written["is_anomaly"].all()
     np.testing.assert_allclose(written["score"], np.sort(explorer.scores[above])[::-1])
+    assert "threshold" not in written or np.allclose(written["threshold"], slider.value)
     return explorer, shown[-1]
 
 
@@ -52,6 +53,22 @@ def test_points(tmp_path: Path) -> None:
     explorer, shown = look_around(SpectralResidual().fit(first.series), second.series, tmp_path)
     assert isinstance(shown, Figure) and len(shown.axes[0].lines) == 2
     assert explorer.names[0] == str(second.series.index[0])
+
+
+def test_a_column_may_have_the_name_of_a_result() -> None:
+    walk = np.random.default_rng(0).normal(size=(400, 2))
+    columns = pd.DataFrame(walk, columns=["score", "id"])
+    explorer = explore(SpectralResidual().fit(columns), columns)
+    np.testing.assert_array_equal(explorer.scores, SpectralResidual().fit(columns).decision_function(columns))
+    assert explorer.names[:2] == ["0", "1"]
+
+
+@pytest.mark.parametrize("columns", [None, 1, 2])
+@pytest.mark.parametrize("form", [np.asarray, list, np.ndarray.tolist])
+def test_points_without_an_index(columns: int | None, form: Any, tmp_path: Path) -> None:
+    walk = np.random.default_rng(0).normal(size=400 if columns is None else (400, columns))
+    _, shown = look_around(SpectralResidual().fit(walk), form(walk), tmp_path)
+    assert [len(line.get_xdata()) for line in shown.axes[0].lines][-1] == (columns or 1)
 
 
 def test_points_of_several_curves(tmp_path: Path) -> None:
@@ -69,8 +86,9 @@ def test_spectra(tmp_path: Path) -> None:
 def test_images(tmp_path: Path) -> None:
     task = make_protocol("original", load_subset("train"), load_subset("test"))
     detector = ImageDetector("Autoencoder", epochs=1).fit(task.train, progress=False)
-    _, shown = look_around(detector, task.test[:60], tmp_path)
-    assert shown.axes[0].images[0].get_array().shape == (28, 28)
+    for images in (task.test[:60], list(task.test[:60])):
+        _, shown = look_around(detector, images, tmp_path)
+        assert shown.axes[0].images[0].get_array().shape == (28, 28)
 
 
 def check_sound(shown: Any, rate: int) -> None:
@@ -82,12 +100,15 @@ def check_sound(shown: Any, rate: int) -> None:
 def test_engine_sounds(tmp_path: Path) -> None:
     engines = list(synthesize_engines(5, seed=0)[0])
     detector = SpectrogramDetector("picture").fit(engines)
-    check_sound(look_around(detector, [*engines, synthesize_other("wind")], tmp_path)[1], 22050)
+    sounds = [*engines, synthesize_other("wind")]
+    for given in (sounds, np.array(sounds), iter(sounds)):
+        check_sound(look_around(detector, given, tmp_path)[1], 22050)
     write_engines(tmp_path / "recordings", 4, seconds=1.5)
     files = sorted((tmp_path / "recordings").glob("*.wav"))
-    explorer, shown = look_around(detector, files, tmp_path)
-    check_sound(shown, 22050)
-    assert explorer.names == [file.name for file in files]
+    for given in (files, np.array(files), pd.Series(files), pd.Series([str(file) for file in files], dtype="string")):
+        explorer, shown = look_around(detector, given, tmp_path)
+        check_sound(shown, 22050)
+        assert explorer.names == [file.name for file in files]
 
 
 def test_machine_sounds(tmp_path: Path) -> None:
@@ -97,6 +118,12 @@ def test_machine_sounds(tmp_path: Path) -> None:
     explorer, shown = look_around(detector, files, tmp_path)
     check_sound(shown, 16000)
     assert explorer.names == [file.name for file in files]
+
+
+def test_nothing_to_look_at() -> None:
+    spectra = simulate_spectra(80)
+    with pytest.raises(DataError, match="nothing to look at"):
+        explore(SpectrumPCA().fit(spectra), spectra[:0])
 
 
 def test_faults_are_sentences(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ import pytest
 import torch
 from conftest import on_two_machines
 
-from anomaly_nb.core import DataError, load_state
-from anomaly_nb.fmnist import ImageDetector, best_cells, load_subset, make_protocol, run_grid
+from anomaly_nb.core import DataError, load_state, save_state
+from anomaly_nb.fmnist import ImageDetector, best_cells, grid, load_subset, make_protocol, run_grid
+from anomaly_nb.fmnist.commands import fmnist_train
 from anomaly_nb.fmnist.grid import cell_name, cells_of, finished
 from anomaly_nb.metrics import roc_auc
+from anomaly_nb.scale import chunks, survivors
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "IN_TEST": "1"}
 TERMS = {"MSE": {"mse": 1.0}, "MSE+Gradient": {"mse": 1.0, "gradient": 0.1}}
@@ -117,6 +119,98 @@ def test_settings_that_changed_are_not_finished(task, tmp_path):
     assert not finished(place, settings)
     run_grid(rows, {"MSE": TERMS["MSE"]}, task, tmp_path)
     assert finished(place, settings) and "validation" in load_state(place)
+
+
+def test_names_that_would_share_a_folder():
+    with pytest.raises(DataError, match=r"\('A-b', 'mse'\) and \('A b', 'mse'\) would share the folder A-b__mse"):
+        cells_of(["A-b", "A b"], ["mse"])
+
+
+def test_blanks_between_terms():
+    (settings,) = cells_of(["CAE"], ["mse + l1"]).values()
+    assert settings["loss"] == {"mse": 1.0, "l1": 1.0}
+
+
+def test_threads_are_given_back(task, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        run_grid({"Autoencoder": {"epochs": 1}, "broken": ROWS["broken"]}, ["mse"], task, tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_settings_are_compared_as_they_come_back_from_the_disk(tmp_path):
+    settings = {"model": "CAE", "epochs": np.int64(3), "options": {"sizes": (8, 4)}}
+    save_state(tmp_path, {"settings": settings, "reason": ""})
+    assert finished(tmp_path, settings) and not finished(tmp_path, settings | {"options": {"sizes": (8, 5)}})
+    with pytest.raises(DataError, match="Use numbers, texts, lists"):
+        finished(tmp_path, settings | {"model": ImageDetector})
+
+
+def fail(*_):
+    raise RuntimeError("no luck")
+
+
+def test_failed_cells_are_run_again_if_asked_for(task, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(grid, "run_cell", lambda *_: calls.append(1) or fail())
+    for retry, count in ((False, 1), (False, 1), (True, 2)):
+        table = run_grid(["CAE"], ["mse"], task, tmp_path, retry=retry)
+        assert len(calls) == count and table["reason"].tolist() == ["RuntimeError: no luck"]
+
+
+def test_a_full_disk_ends_the_call_and_is_no_failure_of_a_cell(task, tmp_path, monkeypatch):
+    def full(folder, state):
+        raise DataError(f"{folder}/state.safetensors: not written (No space left on device). Free some space.")
+
+    monkeypatch.setattr(grid, "run_cell", fail)
+    monkeypatch.setattr(grid, "save_state", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        run_grid(["CAE", "VAE"], ["mse"], task, tmp_path)
+    monkeypatch.setattr(grid, "save_state", save_state)
+    assert len(run_grid(["CAE", "VAE"], ["mse"], task, tmp_path)) == 2
+
+
+def test_a_cell_that_takes_its_process_with_it_is_tried_again(task, tmp_path, monkeypatch, caplog):
+    def deadly(work, cells, **engine):
+        first, *others = chunks(cells, 1)
+        yield first, survivors(work, first, lambda task, work: ((chunk, None) for chunk in work))
+        yield from real(work, [chunk.items[0] for chunk in others], **engine)
+
+    real = grid.outcomes
+    monkeypatch.setattr(grid, "run_cell", fail)
+    monkeypatch.setattr(grid, "outcomes", deadly)
+    table = run_grid(["CAE", "VAE"], ["mse"], task, tmp_path)
+    assert list(table.index) == [("VAE", "mse")] and "CAE__mse: its process died" in caplog.text
+    monkeypatch.setattr(grid, "outcomes", real)
+    assert len(run_grid(["CAE", "VAE"], ["mse"], task, tmp_path)) == 2
+
+
+@pytest.mark.parametrize("rank", ["NODE_RANK", "SLURM_PROCID"])
+def test_a_job_of_many_that_works_alone_saves_its_detector(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv(rank, "1")
+    fmnist_train("Autoencoder", epochs=1, score="pixel", subset=True, save=str(tmp_path))
+    assert ImageDetector.load(tmp_path).score_ == "pixel"
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("fine_tune", -3, "fine_tune is -3"),
+        ("patience", -1, "patience is -1"),
+        ("factor", 0, "factor is 0"),
+        ("epochs", 0, "epochs is 0"),
+        ("batch_size", 0, "batch_size is 0"),
+        ("seed", -1, "seed is -1"),
+        ("lr", float("nan"), "learning_rate is nan"),
+        ("lr", -0.1, "learning_rate is -0.1"),
+    ],
+)
+def test_numbers_that_cannot_be_trained_with(tmp_path, name, value, message):
+    with pytest.raises(SystemExit, match=f"error: {message}; it must be a"):
+        fmnist_train("Autoencoder", subset=True, save=str(tmp_path), **{name: value})
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_train_evaluate(tmp_path):

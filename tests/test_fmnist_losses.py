@@ -86,6 +86,17 @@ def test_nothing_is_trained_in_silence(mode, weights):
         FlexibleLoss(mode, weights)
 
 
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1])
+def test_weights_that_are_none(weight):
+    with pytest.raises(DataError, match=f"'l1': {float(weight)}.* not numbers from 0 on"):
+        FlexibleLoss("mse+l1", {"l1": weight})
+
+
+def test_blanks_are_no_part_of_a_name():
+    loss = FlexibleLoss("mse + L1 ", {" l1": 0.5})
+    assert loss.weights == {"mse": 1.0, "l1": 0.5}
+
+
 def seconds(function, output, target, repeats=5):
     best = float("inf")
     for _ in range(repeats):

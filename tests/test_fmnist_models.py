@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV
 
 from anomaly_nb.core import DataError
 from anomaly_nb.fmnist import FlexibleLoss, ImageDetector, image_tensor, load_subset, make_protocol, train_model
@@ -78,6 +79,22 @@ def test_scores_know_no_batch_mates_and_no_dice(trained, images):
     unchanging(trained[2], images[:50])
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_detectors_know_no_batch_mates_to_the_last_bit(name, task):
+    "Five images among forty, alone, and backwards."
+    model = build_model(name, **({"mem_size": 60} if name == "MultiMemoryAutoencoder" else {}))
+    normals, detector = image_tensor(task.train[:80]), ImageDetector()
+    model.prepare(normals)
+    model.calibrate(normals)
+    answers = ask_all(model, normals)
+    detector.scorer_ = ImageScorer(model, "+".join(SCORES)).fit(answers, answers)
+    for method in (detector.decision_function, detector.anomaly_map):
+        five = method(task.test[:5])
+        assert np.array_equal(method(task.test[:40])[:5], five)
+        assert np.array_equal(np.concatenate([method(image[None]) for image in task.test[:5]]), five)
+        assert np.array_equal(method(task.test[4::-1])[::-1], five)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_thousand_batch_mates(trained):
@@ -134,6 +151,41 @@ def test_a_divergence_is_not_a_result(task):
         train_model(
             model, task.train, lambda output, target: (output - target).mean() * float("nan"), epochs=1, progress=False
         )
+
+
+@pytest.mark.parametrize("count", [10, 40, 80])
+def test_few_images_are_enough_to_choose_a_score(task, count):
+    detector = ImageDetector("Autoencoder", epochs=1).fit(task.train[:count], progress=False)
+    assert np.isfinite(detector.decision_scores_).all()
+    detector = ImageDetector("Autoencoder", epochs=1, score="hog-ppca").fit(task.train[:count], progress=False)
+    noise = np.random.default_rng(0).random((20, 28, 28))
+    assert detector.decision_function(noise).min() > detector.decision_scores_.max()
+
+
+def test_blanks_between_terms_and_the_generator_of_the_caller(task):
+    before = torch.get_rng_state()
+    plain, wide = (ImageDetector("VAE", loss, score="pixel", epochs=1) for loss in ("mse+l1", "mse + l1"))
+    scores = wide.fit(task.train[:20], progress=False).decision_scores_
+    assert np.array_equal(scores, plain.fit(task.train[:20], progress=False).decision_scores_)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("share", [2, -1, 0, float("nan"), "few"])
+def test_shares_that_are_none(task, share):
+    with pytest.raises(DataError, match=f"contamination is {share!r}"):
+        ImageDetector("Autoencoder", contamination=share).fit(task.train)
+
+
+def test_numbers_of_numpy(task, tmp_path):
+    one, share = np.int64(1), np.float32(0.1)
+    numbers = {"epochs": one, "factor": one, "batch_size": np.int64(16), "contamination": share, "seed": one}
+    detector = ImageDetector("Autoencoder", score="pixel", **numbers).fit(task.train[:20], folder=tmp_path / "logs")
+    detector.save(tmp_path)
+    again = ImageDetector.load(tmp_path)
+    assert np.array_equal(again.decision_function(task.test), detector.decision_function(task.test))
+    assert again.get_params() == detector.get_params()
+    search = GridSearchCV(detector, {"epochs": np.array([1])}, scoring=lambda made, _: made.threshold_, cv=2)
+    assert search.fit(task.train[:20]).best_params_ == {"epochs": 1} and np.isfinite(search.best_score_)
 
 
 def exported(scorer, images, folder):

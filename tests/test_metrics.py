@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from anomaly_nb.metrics import (
     bootstrap_mean,
     delay_f1,
     pauc,
+    regular_grid,
     roc_auc,
     tail_threshold,
     vus_pr,
@@ -143,3 +145,66 @@ def test_bad_labels_are_sentences(labels, scores, message):
     for metric in (roc_auc, average_precision, best_f1, lambda y, s: vus_pr(y, s, 3)):
         with pytest.raises(DataError, match=message):
             metric(labels, scores)
+
+
+@pytest.mark.parametrize(
+    "stamps, slots",
+    [
+        ([0, 1.5, 2.5], [0, 1, 2]),
+        ([2.5, 0, 1.5], [2, 0, 1]),
+        ([0, 90, 150, 210], [0, 2, 3, 4]),
+        (pd.to_datetime(["2020-01-03", "2020-01-01", "2020-01-02"]).tz_localize("Europe/Berlin"), [2, 0, 1]),
+        ([pd.Timestamp("2020-01-01", tz="UTC"), pd.Timestamp("2020-01-02", tz="UTC")], [0, 1]),
+        ([1_577_836_800_000_000_000, 1_577_836_800_000_000_001, 1_577_836_800_000_000_005], [0, 1, 5]),
+    ],
+)
+def test_each_point_has_a_slot_of_its_own(stamps, slots):
+    assert regular_grid(stamps).tolist() == slots
+
+
+def test_uneven_times_lose_no_label():
+    assert delay_f1([0, 1, 0], [0, 1, 1], 0, [0, 1.5, 2.5]) == pytest.approx((2 / 3, 1 / 2, 1))
+
+
+def test_a_clock_that_jitters_tears_no_holes():
+    random = np.random.default_rng(0)
+    times = 60 * np.arange(300) + random.integers(-1, 2, 300)
+    labels, alarms = np.zeros((2, 300))
+    labels[100:200] = alarms[100] = 1
+    assert regular_grid(times).tolist() == list(range(300))
+    assert delay_f1(labels, alarms, 7, times) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "stamps, message",
+    [
+        (pd.to_datetime(["2020-01-01", None, "2020-01-02"]), "NaT"),
+        ([pd.NaT, pd.Timestamp("2020-01-01", tz="UTC")], "NaT"),
+        ([], "too few"),
+        (["a", "b"], "not all entries are numbers"),
+        ([0, 0.3, 0.1 + 0.2, 5], "they spread over"),
+    ],
+)
+def test_times_that_are_none(stamps, message):
+    with pytest.raises(DataError, match=message):
+        regular_grid(stamps)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: vus_pr([0, 1], [0, 1], -1), "window is -1"),
+        (lambda: vus_pr([0, 1], [0, 1], 1, 0), "thresholds is 0"),
+        (lambda: tail_threshold([1, 2, 3], np.nan), "rate is nan"),
+        (lambda: tail_threshold([1, 2, 3], 0), "rate is 0"),
+        (lambda: tail_threshold([1, 2, 3], body=0.1, tail=0.1), "must be the larger one"),
+        (lambda: bootstrap_ci(roc_auc, [0, 1], [0, 1], n=0), "n is 0"),
+        (lambda: bootstrap_mean([1, 2], n=0), "n is 0"),
+        (lambda: pauc([0, 1], [0, 1], 0), "max_fpr is 0"),
+        (lambda: delay_f1([0, 1], [0, 1], -1), "delay is -1"),
+        (lambda: delay_f1([0, 1], [0, 1], 1, [0]), "do not belong"),
+    ],
+)
+def test_absurd_settings_are_sentences(call, message):
+    with pytest.raises(DataError, match=message):
+        call()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anomaly_nb.core import DataError
-from anomaly_nb.srcnn import load_kpi, microsoft_sr, spectral_residual
+from anomaly_nb.srcnn import average_filter, load_kpi, microsoft_sr, spectral_residual
 
 EPS = 1e-8
 
@@ -142,3 +142,35 @@ def test_saliency_of_hostile_input():
         spectral_residual([1.0, np.nan, 2.0])
     with pytest.raises(DataError, match="at least 12"):
         microsoft_sr([1.0] * 11)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 9, 20, 31, 60, 64, 1000])
+@pytest.mark.parametrize("length", [1, 5, 60])
+def test_a_trailing_mean_is_that_of_its_points(n, length):
+    values = 5 + np.random.default_rng(0).normal(size=length)
+    np.testing.assert_allclose(average_filter(values, n), trailing_mean(values, n), rtol=1e-14)
+    values[0] = 1e17  # forgotten as soon as it is out of the window
+    np.testing.assert_allclose(average_filter(values, n)[n:], trailing_mean(values, n)[n:], rtol=1e-14)
+
+
+@pytest.mark.parametrize("margin", [False, True])
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("mag_window", (0, 1.5)),
+        ("score_window", (0, 1.5)),
+        ("threshold", (np.nan, -1)),
+        ("sensitivity", (np.nan, -1, 101)),
+    ],
+)
+def test_settings_that_judge_nothing(series, margin, name, values):
+    for value in values:
+        with pytest.raises(DataError, match=f"^{name} is {value}; it must be a"):
+            microsoft_sr(series["noise"], margin=margin, **{name: value})
+
+
+def test_a_mean_of_no_points():
+    with pytest.raises(DataError, match=r"^n is 0; it must be a whole number, at least 1"):
+        average_filter([1.0, 2.0], 0)
+    with pytest.raises(DataError, match=r"^mag_window is 0"):
+        spectral_residual(np.arange(20.0), 0)

@@ -19,8 +19,8 @@ from anomaly_nb.srcnn import SRCNN, SpectralResidual
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ["dcase", "dcgan", "fmnist", "spectra", "srcnn"]
-HOUSE = ["audio", "core", "datasets", "metrics", "plots", "scale", "training"]
-VERBS = {"fit", "decision_function", "predict", "detect", "save", "load", "get_params", "set_params"}
+HOUSE = ["audio", "core", "datasets", "metrics", "plots", "scale", "tour", "training"]
+VERBS = {"fit", "decision_function", "predict", "fit_predict", "detect", "save", "load", "get_params", "set_params"}
 
 
 def test_the_package_offers_its_chapters() -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,25 @@ import pandas as pd
 import psutil
 import pytest
 import scale_jobs as jobs
+import torch
 from conftest import ENVIRONMENT, Cluster
 
 from anomaly_nb import scale
 from anomaly_nb.core import DataError, folder_lock
-from anomaly_nb.scale import ArrayFile, Chunk, Shards, attempt, map_chunks, outcomes, run_on_cores, run_packed
+from anomaly_nb.scale import (
+    ArrayFile,
+    Chunk,
+    Shards,
+    attempt,
+    decode,
+    describe_function,
+    map_chunks,
+    outcomes,
+    printable,
+    run_on_cores,
+    run_packed,
+    survivors,
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -278,21 +292,59 @@ def test_other_data_of_the_same_shape_are_another_job(tmp_path: Path, kind: str)
         map_chunks(count, source(1), tmp_path / "out", chunk_size=1_000_000)
 
 
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (jobs.Scaled(2).times, jobs.Scaled(3).times),
+        (jobs.Scaled(2), jobs.Scaled(3)),
+        (jobs.multiplied(2), jobs.multiplied(3)),
+        (lambda numbers: np.asarray(numbers), lambda numbers: -np.asarray(numbers)),
+        (jobs.Scaled(torch.zeros(1)), jobs.Scaled(torch.ones(1))),
+        (partial(jobs.Scaled(2).times), partial(jobs.Scaled(3).times)),
+        (jobs.Scaled(np.ma.array([1], mask=[0])), jobs.Scaled(np.ma.array([1], mask=[1]))),
+    ],
+)
+def test_what_a_function_holds_tells_its_job(tmp_path: Path, before: object, after: object) -> None:
+    for _ in range(2):  # what it has cached in the meantime does not matter
+        map_chunks(before, [1, 2, 3], tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="holds another job"):
+        map_chunks(after, [1, 2, 3], tmp_path)  # type: ignore[arg-type]
+
+
+def test_masks_and_tensors_are_looked_at(tmp_path: Path) -> None:
+    pairs = [(torch.zeros(99), torch.arange(99) == 50), ([torch.zeros(2)], [torch.ones(2)])]
+    pairs += [(np.ma.array([1, 2], mask=[0, 0]), np.ma.array([1, 2], mask=[0, 1]))]
+    for number, (before, after) in enumerate(pairs):
+        map_chunks(count, before, tmp_path / str(number))
+        with pytest.raises(DataError, match="holds another job"):
+            map_chunks(count, after, tmp_path / str(number))
+
+
+def test_the_same_content_is_the_same_job_in_another_process() -> None:
+    code = "import scale_jobs; print('\\n'.join(scale_jobs.descriptions()))"
+    for seed in ("1", "2"):
+        command, environment = [sys.executable, "-c", code], {**ENVIRONMENT, "PYTHONHASHSEED": seed}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert run.stdout.split("\n")[:-1] == jobs.descriptions()
+    assert describe_function(jobs.squares) == "scale_jobs.squares"  # nothing more, as in folders of before
+
+
 def count(items: object) -> np.ndarray:
     return np.array([len(items)])  # type: ignore[arg-type]
 
 
-def test_vanished_and_edited_inputs_are_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [list, iter, np.array, pd.Series])
+def test_vanished_and_edited_inputs_are_noticed(tmp_path: Path, kind: Callable[[object], object]) -> None:
     files = [tmp_path / f"{number}.txt" for number in range(6)]
     for number, path in enumerate(files):
         path.write_text(str(number))
     files[2].unlink()
-    found = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2)
+    found = map_chunks(read_numbers, kind(files), tmp_path / "out", chunk_size=2)
     assert found.failed["item"].tolist() == [str(files[2])]
     kept = (tmp_path / "out/00000000.parquet").stat().st_mtime_ns
     files[2].write_text("2")
     files[5].write_text("50")
-    again = map_chunks(read_numbers, files, tmp_path / "out", chunk_size=2)
+    again = map_chunks(read_numbers, kind(files), tmp_path / "out", chunk_size=2)
     assert again.table()["number"].tolist() == [0, 1, 2, 3, 4, 50] and not len(again.failed)
     assert (tmp_path / "out/00000000.parquet").stat().st_mtime_ns == kept
 
@@ -329,6 +381,122 @@ def test_missing_damaged_and_torn_files(tmp_path: Path) -> None:
     shard.write_bytes(whole["00000000.parquet"][:-1] + b"x")
     with pytest.raises(DataError, match="differs from what was written"):
         Shards(tmp_path).table()
+
+
+def test_manifest_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
+    map_chunks(jobs.squares, [1, 2, 3], tmp_path)
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[9:])
+    with pytest.raises(DataError, match="Delete the folder"):
+        map_chunks(jobs.squares, [7, 8, 9], tmp_path)
+
+
+def test_rows_so_far_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(FileNotFoundError):
+        map_chunks(jobs.squares, failing(5), tmp_path, chunk_size=2)
+    assert len(Shards(tmp_path).table()) == len(Shards(tmp_path)) == 4
+    assert "not finished" in caplog.text and "not finished" in repr(Shards(tmp_path))
+    caplog.clear()
+    assert len(map_chunks(jobs.squares, iter(range(5)), tmp_path, chunk_size=2).table()) == 5
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace(', "finished": true', ""))  # as it was written before
+    assert len(map_chunks(jobs.squares, iter(range(5)), tmp_path, chunk_size=2).table()) == 5
+    assert not caplog.text
+
+
+# --- what functions do and give
+
+
+def odd_for_two(odd: object) -> Callable[[list[int]], object]:
+    "A function that fails for several items at once, and gives something odd for 2."
+
+    def work(numbers: list[int]) -> object:
+        if len(numbers) > 1:
+            raise ValueError("too many")
+        return odd if numbers == [2] else np.array(numbers)
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "odd, reason, alone",
+    [
+        (np.array(3), "without an axis", "without an axis"),
+        (np.array([None]), "array of objects", "array of objects"),
+        (np.ones((1, 2)), "dimensions", ""),
+        (pd.DataFrame({"x": [1]}), "cannot be joined", ""),
+        (pd.DataFrame({"x": [1, "a"]}), "cannot be joined", "Arrow"),
+        ({"file": np.ones(1)}, "named its arrays", "named its arrays"),
+        ({"rows": np.ones(1)}, "named its arrays", "named its arrays"),
+        ({"a": np.ones(2), "b": np.ones(1)}, "unequal length", "unequal length"),
+        ({}, "gave a dict", "gave a dict"),
+    ],
+)
+def test_odd_results_are_failures_of_their_item(tmp_path: Path, odd: object, reason: str, alone: str) -> None:
+    found = map_chunks(odd_for_two(odd), [1, 2, 3], tmp_path / "three")  # type: ignore[arg-type]
+    assert found.table().tolist() == [1, 3]
+    assert found.failed["index"].tolist() == [1] and reason in found.failed["reason"][0]
+    single = map_chunks(odd_for_two(odd), [2], tmp_path / "one").failed  # type: ignore[arg-type]
+    assert alone in "".join(single["reason"]) and len(single) == bool(alone)
+
+
+def test_chunks_that_do_not_fit_each_other_are_told(tmp_path: Path) -> None:
+    found = map_chunks(odd_for_two(np.ones((1, 2))), [1, 2, 3], tmp_path, chunk_size=1)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="take them one by one"):
+        found.table()
+    assert len(list(found)) == 3
+
+
+def test_survivors_need_not_fit_each_other() -> None:
+    shapes = {1: (1,), 2: (1, 2), 3: (1,)}
+    outcome = survivors(
+        partial(attempt, lambda numbers: np.ones(shapes[numbers[0]])), Chunk(0, 5, [1, 2, 3]), scale.run_here
+    )
+    assert decode(outcome.suffix, outcome.data).tolist() == [1, 1] and outcome.failed[0][0] == 6  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.Series, torch.tensor, lambda items: [np.array(items)]])
+def test_function_may_work_in_place(tmp_path: Path, kind: Callable[[object], object]) -> None:
+    source = kind([1.0, 2.0, 3.0])
+
+    def double(items: object) -> np.ndarray:
+        for part in items if isinstance(items, list) else [items]:
+            part *= 2
+        if len(items) > 1:  # type: ignore[arg-type]
+            raise ValueError("too many")
+        return np.asarray(items).reshape(-1)
+
+    assert map_chunks(double, source, tmp_path).table().tolist() == [2, 4, 6]
+    assert np.array_equal(np.asarray(source), np.asarray(kind([1.0, 2.0, 3.0])))
+
+
+def test_rows_of_a_table_are_taken_by_their_place(tmp_path: Path) -> None:
+    curve = pd.Series([1.0, 2.0, -3.0, 4.0], index=[0.0, 0.5, 1.0, 7.0])
+    found = map_chunks(roots, curve, tmp_path / "column", chunk_size=2)
+    assert found.table().tolist() == [1, 2, 4] and found.failed["index"].tolist() == [2]
+    assert map_chunks(roots, pd.DataFrame(curve), tmp_path / "table", chunk_size=2).failed["item"].tolist() == [
+        "Series"
+    ]
+
+
+def roots(rows: pd.Series) -> np.ndarray:
+    if (rows.to_numpy() < 0).any():
+        raise ValueError("negative")
+    return rows.to_numpy().reshape(-1)
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/x\xff")
+    Path(name).write_text("3")
+    (tmp_path / "y").write_text("4")
+    found = map_chunks(named_numbers, [name, "y\udcff", str(tmp_path / "y")], tmp_path / "out")
+    assert found.table()["file"].tolist() == [str(tmp_path / "x") + r"\udcff", str(tmp_path / "y")]
+    found.failed.to_csv(tmp_path / "failed.csv")
+    assert r"y\udcff" in (tmp_path / "failed.csv").read_text()
+
+
+def named_numbers(paths: list[str]) -> pd.DataFrame:
+    return pd.DataFrame([{"file": printable(path), "number": int(Path(path).read_text())} for path in paths])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a small file system")
@@ -408,10 +576,31 @@ def test_function_that_workers_cannot_import(tmp_path: Path, cluster: Cluster, m
         map_chunks(work, range(3), tmp_path / "out", scheduler=cluster.address)
 
 
-def test_chunks_of_nothing_leave_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="chunk_size is 0"):
-        map_chunks(jobs.squares, range(3), tmp_path / "out", chunk_size=0)
-    assert len(map_chunks(jobs.squares, range(3), tmp_path / "out")) == 3
+@pytest.mark.parametrize(
+    "source", [{1, 2}, frozenset((1, 2)), {1: 2}, "abcdef", b"abc", None, 5, np.array(3.0), torch.tensor(3.0)]
+)
+def test_sources_without_an_order_or_without_items(tmp_path: Path, source: object) -> None:
+    with pytest.raises(DataError, match="The source is a"):
+        map_chunks(np.asarray, source, tmp_path / "out")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [0, 2.5, "2", None])
+def test_chunks_of_nothing_leave_no_folder(tmp_path: Path, size: object) -> None:
+    with pytest.raises(DataError, match="chunk_size is"):
+        map_chunks(jobs.squares, range(3), tmp_path / "out", chunk_size=size)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="name of the folder is empty"):
+        map_chunks(jobs.squares, range(3), "")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    options = {"chunk_size": np.int64(2), "run": {"a": np.int64(3), "b": np.float32(0.5)}}
+    for _ in range(2):
+        assert len(map_chunks(jobs.squares, iter(range(3)), tmp_path / "out", **options)) == 3  # type: ignore[arg-type]
+    for bad in (np.ones(2), float("nan"), {1}):
+        with pytest.raises(DataError, match="manifest cannot keep"):
+            map_chunks(jobs.squares, range(3), tmp_path / "other", run={"a": bad})
 
 
 @pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from anomaly_nb.core import DataError
 from anomaly_nb.datasets import data_sources, sample_path
 from anomaly_nb.srcnn import load_kpi, load_nab, read_curve, read_folder
+from anomaly_nb.srcnn.detector import read_columns
 from anomaly_nb.srcnn.series import even_slots, to_grid
 
 
@@ -102,3 +103,52 @@ def test_a_day_that_may_be_a_month_is_refused() -> None:
         assert read_curve(table(list(march.strftime(form))), "curve").series.index.equals(march)
     with pytest.raises(DataError, match="curve: the day in '01/03/2024' may be the month"):
         read_curve(table(list(march[:12].strftime("%d/%m/%Y"))), "curve")
+
+
+@pytest.mark.parametrize(
+    "cells, first, step",
+    [
+        (["20240130", "20240131", "20240201"], "2024-01-30", 86400),
+        (["20240130.0", " 20240131", "20240201"], "2024-01-30", 86400),
+        (["2021", "2022", "2023"], "2021-01-01", 365 * 86400),
+        (["20240130", "20240131", "20240199"], "1970-08-23 06:15:30", 1),  # the last one is no date
+        (["20240130", "20240131", "21010101"], "1970-08-23 06:15:30", 1),
+        (["1860", "1920", "1980"], "1970-01-01 00:31:00", 60),
+        (["0", "60", "120"], "1970-01-01", 60),
+        (["1706572800", "1706573100"], "2024-01-30", 300),
+        (["1706572800000", "1706573100000"], "2024-01-30", 300),
+    ],
+)
+def test_numbers_that_are_dates(cells, first, step):
+    file = io.BytesIO(("time,value\n" + "".join(f"{cell},1\n" for cell in cells)).encode())
+    index = read_curve(file, "curve").series.index
+    assert index[0] == pd.Timestamp(first) and (index[1] - index[0]).total_seconds() == step
+
+
+HOURS = np.delete(np.arange(100), slice(30, 91))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.to_timedelta(HOURS, unit="h"),
+        pd.Timestamp("2024-01-01") + pd.to_timedelta(HOURS, unit="h"),
+        pd.PeriodIndex.from_ordinals(HOURS, freq="h"),
+        pd.PeriodIndex.from_ordinals(HOURS, freq="M"),
+    ],
+    ids=["timedelta", "datetime", "hours", "months"],
+)
+def test_every_kind_of_time_has_gaps_and_an_order(index):
+    np.testing.assert_array_equal(even_slots(index), HOURS)
+    assert len(read_columns(pd.Series(1.0, index)).grids[0]) == 100
+    for bad in (index[::-1], index.append(index[-1:])):
+        with pytest.raises(DataError, match="not later than the one before"):
+            read_columns(pd.Series(1.0, bad))
+
+
+@pytest.mark.parametrize(
+    "entries", [["2024-01-02", "2024-01-01"], [pd.Timestamp("2024-01-01"), "b"], [("a", 1), ("a", 2)]]
+)
+def test_an_index_that_is_no_time(entries):
+    with pytest.raises(DataError, match=r"^index: .* no time and no number. Parse the dates, e.g. with pandas.to_dat"):
+        read_columns(pd.Series([1.0, 2.0], pd.Index(entries)))

@@ -3,16 +3,19 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import on_two_machines
 
+from anomaly_nb.core import folder_lock
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.spectra import read_sdss, simulate_spectra, write_table
 from anomaly_nb.spectra.commands import spectra_detect, spectra_train
@@ -176,6 +179,81 @@ def test_resume_gives_the_same(model, night, tmp_path):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
+def test_a_file_that_was_replaced_by_an_older_one_is_judged_again(model, tmp_path):
+    night, out, spectra = tmp_path / "night.npz", tmp_path / "out", simulate_spectra(4, 7)
+    spectra.flux[:, 2000:2400] *= 3  # all are anomalous
+    for count in (4, 2):
+        write_table(spectra[:count], night)
+        os.utime(night, (count, count))
+        spectra_detect(night, model=model, out=out, figures=4)
+        assert len(pd.read_csv(out / "table.csv")) == len(list((out / "figures").iterdir())) == count
+    drawn, result = next((out / "figures").iterdir()), next((out / "results").iterdir())
+    stamps = [path.stat().st_mtime_ns for path in (drawn, result)]
+    spectra_detect(night, model=model, out=out, figures=4)
+    assert stamps == [path.stat().st_mtime_ns for path in (drawn, result)]
+    content = json.loads(result.read_text())
+    result.write_text(json.dumps({name: value for name, value in content.items() if name != "state"}))  # as before
+    spectra_detect(night, model=model, out=out, figures=4)
+    assert json.loads(result.read_text()) == content
+
+
+def test_new_redshifts_beside_a_file_count(model, tmp_path):
+    spectra = simulate_spectra(2, 7)
+    for z in (0.1, 0.2):
+        shutil.rmtree(tmp_path / "night", ignore_errors=True)
+        spectra.z[:] = z
+        write_desi(tmp_path / "night", spectra, redshifts=True)
+        for path in (tmp_path / "night").iterdir():
+            os.utime(path, (1, 1) if "coadd" in path.name else (10 * z, 10 * z))
+        spectra_detect(tmp_path / "night", model=model, out=tmp_path / "out", figures=0)
+        assert pd.read_csv(tmp_path / "out" / "table.csv")["z"].tolist() == [z, z]
+
+
+def test_a_name_that_is_no_text(model, tmp_path):
+    night, out = tmp_path / "night", tmp_path / "out"
+    spectra = simulate_spectra(1, 7)
+    spectra.flux[:, 2000:2400] *= 3
+    for name in (b"\xff.csv", b"\xff.fits"):
+        write_csv(night / os.fsdecode(name), spectra, 0, spectra.z[0])
+    for _ in range(2):
+        spectra_detect(night, model=model, out=out, figures=1)
+        table, skipped = (pd.read_csv(out / name) for name in ("table.csv", "skipped.csv"))
+        assert table[["file", "id"]].to_numpy().tolist() == [[r"\udcff.csv", r"\udcff"]]
+        assert skipped["file"].tolist() == [r"\udcff.fits"] and r"\udcff.fits: not a FITS file" in skipped["reason"][0]
+    assert [path.name for path in (out / "figures").iterdir()] == [r"\udcff.csv.png"]
+
+
+def test_fluxes_that_cannot_be_right_are_skipped(model, tmp_path):
+    spectra = simulate_spectra(3, 7)
+    spectra.flux *= np.float32([[1], [0], [-1]])
+    write_table(spectra, tmp_path / "night.npz")
+    spectra_detect(tmp_path / "night.npz", model=model, out=tmp_path / "out", figures=0)
+    table, skipped = (pd.read_csv(tmp_path / "out" / name) for name in ("table.csv", "skipped.csv"))
+    assert table["id"].tolist() == [spectra.ids[0]] and skipped["id"].tolist() == spectra.ids[1:].tolist()
+    assert skipped["reason"].str.contains("its flux is (?:zero throughout|negative as a whole)").all()
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("new", {"out": Path("new")}, "new: lies in the folder of --out"),
+        ("new", {"out": Path(".")}, "new: lies in the folder of --out"),
+        ("new/night.npz", {"out": Path("new")}, "night.npz: lies in the folder of --out"),
+        ("new", {"model": Path(".")}, "new: lies in the folder of --model"),
+        (".", {"out": Path("new")}, "holds no spectra but files of --out and --model"),
+    ],
+)
+def test_results_in_the_folder_of_the_spectra(model, tmp_path, monkeypatch, source, options, message):
+    monkeypatch.chdir(tmp_path)
+    if "model" in options:
+        shutil.copytree(model, tmp_path, dirs_exist_ok=True)
+    write_table(simulate_spectra(1, 7), tmp_path / "new" / "night.npz")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match=message):
+        spectra_detect(Path(source), **{"model": model, "out": Path("found")} | options)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_result_that_was_changed_is_refused(model, night, tmp_path):
     spectra_detect(night, model=model, out=tmp_path / "out", figures=0)
     changed = next(path for path in (tmp_path / "out" / "results").iterdir() if '"is_anomaly"' in path.read_text())
@@ -221,6 +299,30 @@ def test_training_on_a_folder(tmp_path):
     with pytest.raises(SystemExit, match="too few"):
         write_table(simulate_spectra(5, 0), tmp_path / "few.npz")
         spectra_train(tmp_path / "few.npz", out=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -1}, "epochs is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1, "baseline": True}, "seed is -1"),
+        ({"contamination": float("nan")}, "contamination is nan"),
+        ({"contamination": 5.0, "baseline": True}, "contamination is 5"),
+        ({"components": 0}, "components is 0"),
+        ({"simulate": -5}, "simulate is -5"),
+    ],
+)
+def test_odd_options_are_told_before_there_is_work(tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        spectra_train(tmp_path / "nowhere", out=tmp_path / "model", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_works_alone_keeps_its_folder_for_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with folder_lock(tmp_path), pytest.raises(SystemExit, match="another run works here"):
+        spectra_train(simulate=1, baseline=True, out=tmp_path)
 
 
 @pytest.mark.slow

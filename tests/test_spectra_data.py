@@ -18,7 +18,9 @@ from anomaly_nb.spectra import (
     faults,
     fetch_sparcl,
     from_specutils,
+    inject_anomalies,
     load_sdss_objects,
+    load_sky,
     read_desi,
     read_sdss,
     read_table,
@@ -107,6 +109,58 @@ def test_redshift_of_a_single_spectrum_from_specutils():
     axis = np.arange(5000, 5005) * units.AA
     spectrum = Spectrum(flux=np.ones(5) * units.Jy, spectral_axis=axis, uncertainty=errors, redshift=0.1)
     np.testing.assert_allclose(from_specutils(spectrum).z, [0.1])
+
+
+def from_outside(axis, flux):
+    from astropy import units
+    from astropy.nddata import InverseVariance
+    from specutils import Spectrum
+
+    errors = InverseVariance(flux / units.Jy**2)
+    return Spectrum(flux=flux * units.Jy, spectral_axis=axis, uncertainty=errors, mask=flux == 1)
+
+
+@pytest.mark.parametrize(("unit", "ends"), [("AA", (6000, 4000)), ("GHz", (5e5, 7e5)), ("eV", (2, 3))])
+def test_falling_wavelengths_are_turned_round(unit, ends):
+    from astropy import units
+
+    axis = np.linspace(*ends, 5) * units.Unit(unit)
+    rows = np.tile(np.arange(1.0, 6.0), (2, 1))
+    spectra = from_specutils(from_outside(axis, rows))
+    np.testing.assert_allclose(spectra.wavelength, axis.to_value("AA", units.spectral())[::-1])
+    np.testing.assert_array_equal(spectra.flux, [[5, 4, 3, 2, 0]] * 2)
+    np.testing.assert_array_equal(spectra.ivar, [[5, 4, 3, 2, 0]] * 2)
+    assert from_specutils(from_outside(axis, rows[0])).flux.tolist() == [[5, 4, 3, 2, 0]]
+
+
+@pytest.mark.parametrize(("unit", "shape"), [("AA", (2, 3, 5)), ("pix", (5,)), ("km/s", (5,))])
+def test_cubes_and_other_axes_are_refused(unit, shape):
+    from astropy import units
+
+    with pytest.raises(DataError, match="The specutils spectrum"):
+        from_specutils(from_outside(np.arange(4000, 4005) * units.Unit(unit), np.ones(shape)))
+
+
+def test_empty_spectra():
+    assert repr(numbered(3)[:0]) == "Spectra(0 spectra, 5 pixels, 4000-4004 Å, 0.0% masked)"
+    assert "0.0% masked" in numbered(3)[:0]._repr_html_()
+    with pytest.raises(DataError, match="wavelength: there are no pixels"):
+        Spectra([], [], [])
+
+
+@pytest.mark.parametrize("other", [np.ones((3, 5)), "night.npz", None])
+def test_what_is_no_spectra(other):
+    for judge in (faults, to_rest_frame):
+        with pytest.raises(DataError, match=r"not (ndarray|str|NoneType)\. Make them with Spectra\(flux, ivar"):
+            judge(other)
+
+
+def test_a_folder_without_files(tmp_path, content):
+    for files in ([], tmp_path.glob("*.fits"), {}):
+        with pytest.raises(DataError, match="There are no files to read"):
+            read_sdss(files)
+    (tmp_path / f"{NAME}.fits").write_bytes(content)
+    assert read_sdss(tmp_path.glob("*.fits")).ids.tolist() == [NAME]
 
 
 @pytest.mark.parametrize("size", [0, 100, 2880, 20_000, 90_000, 120_000])
@@ -303,6 +357,36 @@ def test_one_hot_pixel_does_not_move_the_scale():
 def test_bundled_objects():
     objects = load_sdss_objects()
     assert len(objects) == 22 and not faults(objects)
+
+
+@pytest.mark.parametrize(("flux", "ivar", "name"), [(3e-17, 4e38, "ivar"), (1e39, 1e-3, "flux"), (1e-46, 1e30, "flux")])
+def test_numbers_beyond_single_precision_are_refused(flux, ivar, name):
+    values = np.full((2, 3), [[1.0], [flux]]), np.full((2, 3), [[1.0], [ivar]])
+    with pytest.raises(DataError, match=f"{name}: spectrum 'b' reaches .* multiply flux by a factor, divide ivar"):
+        Spectra(*values, [1, 2, 3], ids=["a", "b"])
+    assert Spectra(*values, [1, 2, 3], mask=[[False] * 3, [True] * 3]).mask.mean() == 0.5  # nobody looks there
+    zeros = Spectra(np.zeros((1, 3)), np.ones((1, 3)), [1, 2, 3])
+    assert not zeros.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(0, "its flux is zero throughout"), (-1, "its flux is negative as a whole")]
+)
+def test_flux_that_cannot_be_right_is_named(factor, reason):
+    spectra = simulate_spectra(3, 0)
+    wrong = Spectra(spectra.flux * [[1], [factor], [1]], spectra.ivar, spectra.wavelength, z=spectra.z)
+    assert {name: text.startswith(reason) for name, text in faults(wrong).items()} == {wrong.ids[1]: True}
+    with pytest.raises(DataError, match=f"{wrong.ids[1]}: {reason}.* Leave them out"):
+        to_rest_frame(wrong)
+
+
+def test_odd_and_faint_spectra_can_be_judged():
+    some = {family: simulate_spectra(32, 0, family=family, snr=(6, 6)) for family in ("observed", "stellar")}
+    odd = [inject_anomalies(spectra, seed=1)[0] for spectra in some.values()]
+    hot = simulate_spectra(3, 0)
+    hot.flux[:, 2000] = -1e6
+    for spectra in (*some.values(), *odd, hot, load_sky()):
+        assert not faults(spectra)
 
 
 def test_unknown_numbers_are_not_shared():

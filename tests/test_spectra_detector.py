@@ -1,8 +1,13 @@
 """Detectors: the contract, trust in residuals, and the quality that a short training has to reach."""
 
+from itertools import combinations
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
 
 from anomaly_nb.core import DataError, generator
 from anomaly_nb.metrics import roc_auc
@@ -13,10 +18,12 @@ from anomaly_nb.spectra import (
     inject_anomalies,
     load_sdss_objects,
     load_sky,
+    plot_detection,
     simulate_spectra,
     to_rest_frame,
 )
 from anomaly_nb.spectra.preparation import REST_PIXELS, REST_WAVELENGTH
+from anomaly_nb.spectra.report import _heights
 from anomaly_nb.spectra.scoring import line_pairs, log_p_values, variance_maps, window_statistics
 from anomaly_nb.training import device_options
 
@@ -128,6 +135,19 @@ def test_calibration_on_another_population(train):
     np.testing.assert_array_equal(basis, detector.basis_)
 
 
+def test_calibration_drops_what_belongs_to_the_old_threshold(train, normal, tmp_path):
+    detector = SpectrumPCA().fit(train[:60])
+    detector.save(tmp_path / "fitted")
+    for one in (detector, SpectrumPCA.load(tmp_path / "fitted")):
+        for _ in range(2):
+            one.calibrate(normal[:40])
+            assert not hasattr(one, "labels_") and not hasattr(one, "decision_scores_")
+        one.save(tmp_path / "calibrated")
+        again = SpectrumPCA.load(tmp_path / "calibrated")
+        np.testing.assert_array_equal(again.predict(normal), one.predict(normal))
+        np.testing.assert_array_equal(one.fit_predict(train[:60]), one.decision_scores_ > one.threshold_)
+
+
 def test_repeatable(train, normal):
     one, other = (SpectrumDetector(epochs=4).fit(train[:100]).decision_function(normal[:5]) for _ in range(2))
     np.testing.assert_array_equal(one, other)
@@ -149,6 +169,58 @@ def test_bad_input(detector, train, normal):
         SpectrumPCA().fit(train[:5])
     with pytest.raises(DataError, match="not been fitted"):
         SpectrumDetector().calibrate(normal)
+
+
+@pytest.mark.parametrize("make", [SpectrumPCA, SpectrumDetector])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"components": 0}, {"components": -3}, {"components": 2.5}, {"robust": -1}, {"seed": -1}]
+    + [{"contamination": value} for value in (2, -1, 0, np.nan)]
+    + [{"holdout": value} for value in (2, 0)],
+)
+def test_parameters_are_checked_first(make, wrong):
+    with pytest.raises(DataError, match=f"{next(iter(wrong))} is "):
+        make(**wrong).fit(None)
+
+
+@pytest.mark.parametrize("epochs", [-1, 2.5])
+def test_epochs_are_checked_first(epochs):
+    with pytest.raises(DataError, match=f"epochs is {epochs}"):
+        SpectrumDetector(epochs=epochs).fit(None)
+
+
+@pytest.mark.parametrize("other", [np.ones((100, 5)), pd.DataFrame({"flux": [1.0]}), "night.npz", None])
+def test_what_is_no_spectra(detector, other):
+    for use in (SpectrumPCA().fit, detector.calibrate, detector.decision_function, detector.detect, detector.regions):
+        with pytest.raises(DataError, match=r"Spectra are needed, not .*Spectra\(flux, ivar, wavelength\)"):
+            use(other)
+
+
+def test_a_pipeline_has_no_labels(train):
+    for detector in (SpectrumPCA(), SpectrumDetector(epochs=0)):
+        alone = clone(detector).fit(train[:60])
+        assert make_pipeline(detector).fit(train[:60])[0].threshold_ == alone.threshold_
+    assert SpectrumPCA().fit_predict(train[:60], None).shape == (60,)
+
+
+@pytest.mark.parametrize("epochs", [0, 4])
+def test_numbers_of_numpy_and_paths_are_kept(train, tmp_path, epochs):
+    numbers = {"components": np.int64(6), "epochs": np.int64(epochs), "contamination": np.float32(0.125)}
+    detector = SpectrumDetector(**numbers, folder=tmp_path / "training").fit(train[:60])
+    detector.save(tmp_path / "model")
+    again = SpectrumDetector.load(tmp_path / "model")
+    assert again.get_params() == detector.get_params() | {"folder": str(tmp_path / "training")}
+    np.testing.assert_array_equal(again.decision_function(train[:9]), detector.decision_function(train[:9]))
+
+
+def test_labels_of_a_figure_do_not_cover_each_other(train, odd):
+    pca = SpectrumPCA().fit(train)
+    for row in range(12):
+        figure = plot_detection(pca, odd[0][row], images=lambda ra, dec: None)
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.axes[1].texts]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert _heights(np.array([5000.0, 7000.0, 5100.0])) == [0.86, 0.86, 0.72]
 
 
 def test_real_quasars_stand_out(detector):

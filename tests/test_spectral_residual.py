@@ -184,3 +184,29 @@ def test_input_is_left_alone():
     before = values.copy()
     SpectralResidual().fit(values).detect(values)
     np.testing.assert_array_equal(values, before)
+
+
+def test_columns_are_known_by_their_names(tmp_path):
+    table = pd.DataFrame({"a": noise(500, 1), "b": 1000 + noise(500, 2), "c": 50 + noise(500, 3)})
+    table.loc[300, "b"] += 20
+    SpectralResidual().fit(table).save(tmp_path / "d")
+    detector, other = SpectralResidual.load(tmp_path / "d"), table[["b", "c", "a"]]
+    np.testing.assert_array_equal(detector.decision_function(other), detector.decision_scores_)
+    np.testing.assert_array_equal(detector.predict(other), detector.labels_)
+    pd.testing.assert_frame_equal(detector.detect(other), detector.detect(table)[["b", "c", "a"]])
+    np.testing.assert_array_equal(detector.predict(table.to_numpy()), detector.labels_)
+    for renamed in (table.rename(columns={"b": "x"}), table.set_axis(["a", "a", "c"], axis=1)):
+        with pytest.raises(DataError, match="no column b, which the detector was fitted to"):
+            detector.predict(renamed)
+    with pytest.raises(DataError, match="Fitted to 3 columns, got 2"):
+        detector.predict(table[["a", "b"]])
+
+
+def test_columns_without_names_are_taken_as_they_come():
+    table = pd.DataFrame({"b": noise(500, 1), "a": 1000 + noise(500, 2)})
+    unnamed = SpectralResidual().fit(table.to_numpy())
+    np.testing.assert_array_equal(unnamed.predict(table), unnamed.labels_)
+    twice = SpectralResidual().fit(table.set_axis(["a", "a"], axis=1))
+    np.testing.assert_array_equal(twice.predict(table.set_axis(["a", "a"], axis=1)), twice.labels_)
+    single = SpectralResidual().fit(table["b"])
+    np.testing.assert_array_equal(single.predict(table[["b"]].set_axis(["c"], axis=1)), single.labels_)

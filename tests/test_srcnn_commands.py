@@ -14,10 +14,20 @@ import torch
 from conftest import on_two_machines
 
 from anomaly_nb.core import folder_lock
+from anomaly_nb.metrics import best_delay_f1, delay_f1
 from anomaly_nb.scale import Shards
 from anomaly_nb.srcnn import load_kpi
-from anomaly_nb.srcnn.commands import srcnn_generate_data, srcnn_train
+from anomaly_nb.srcnn.commands import (
+    _first_network,
+    detect_files,
+    evaluate_curves,
+    srcnn_detect,
+    srcnn_evaluate,
+    srcnn_generate_data,
+    srcnn_train,
+)
 from anomaly_nb.srcnn.network import SRCNNNetwork
+from anomaly_nb.srcnn.series import Curve
 
 
 def run(folder, *arguments):
@@ -49,7 +59,10 @@ def test_the_documented_way(project):
     trained = run(project, "srcnn_train", "--dataset", "kpi", "--window", "32", "--epoch", "12", "--num_workers", "0")
     assert trained.returncode == 0, trained.stderr
     assert "epoch 12/12: loss" in trained.stderr and "learning rate changed from 1e-06 to 5e-07" in trained.stderr
-    assert "NOT better than the plain spectral residual" in trained.stderr and "--recipe tuned" in trained.stderr
+    assert (
+        "NOT better than the plain spectral residual" in trained.stderr
+        and "--recipe tuned --save tuned" in trained.stderr
+    )
     names = sorted(path.name for path in (project / "snapshot").glob("*.bin"))
     assert names == ["srcnn_retry10_32.bin", "srcnn_retry12_32.bin", "srcnn_retry5_32.bin"]
     state = torch.load(project / "snapshot/srcnn_retry5_32.bin", weights_only=True)
@@ -138,6 +151,87 @@ def test_faults_are_one_sentence(project, arguments, message):
     assert ended.returncode == 1 and message in ended.stderr and "Traceback" not in ended.stderr
 
 
+@pytest.fixture
+def curves(tmp_path, monkeypatch):
+    "A folder with three curves, and one beside them; the working directory is around them."
+    monkeypatch.chdir(tmp_path)
+    curves_in(tmp_path / "curves", 3)
+    Path("curves/notes.csv").unlink()
+    shutil.copy("curves/00.csv", "l2.csv")
+    Path("junk.bin").write_bytes(b"junk")
+    return tmp_path / "curves"
+
+
+@pytest.mark.parametrize(
+    "command, arguments, message",
+    [
+        (srcnn_generate_data, {"seed": -1}, "seed is -1; it must be a whole number, at least 0"),
+        (srcnn_train, {"seed": -1}, "seed is -1"),
+        (srcnn_train, {"epoch": 0}, "epoch is 0; it must be a whole number, at least 1"),
+        (srcnn_train, {"epoch": -1}, "epoch is -1"),
+        (srcnn_train, {"batch_size": 0}, "batch_size is 0"),
+        (srcnn_train, {"num_workers": -1}, "num_workers is -1"),
+        (srcnn_train, {"lr": float("nan")}, "lr is nan; it must be a number from 0"),
+        (srcnn_train, {"lr": -1.0}, "lr is -1"),
+        (srcnn_evaluate, {"delay": -1}, "delay is -1; it must be a whole number, at least 0"),
+    ],
+)
+def test_wrong_numbers_are_told_before_anything_is_written(project, monkeypatch, command, arguments, message):
+    monkeypatch.chdir(project)
+    before = sorted(project.rglob("*"))
+    with pytest.raises(SystemExit, match=message):
+        command("kpi", **arguments)
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"file": "curves", "side": "foo"}, "side is 'foo'; it can be"),
+        ({"file": "curves", "checkpoint": "junk.bin"}, "junk.bin: not a readable checkpoint"),
+        ({"file": "curves", "out": "curves"}, "curves: holds the curves.*another --out"),
+        ({"file": "curves", "out": "."}, "holds the curves"),
+        ({"file": "l2.csv", "out": "l2.csv"}, "l2.csv: is the curve itself"),
+        ({"file": "l2.csv", "out": "curves/../l2.csv"}, "is the curve itself"),
+    ],
+)
+def test_detection_that_cannot_be_leaves_everything_as_it_was(curves, arguments, message):
+    before = {path: path.is_file() and path.read_bytes() for path in curves.parent.rglob("*")}
+    with pytest.raises(SystemExit, match=message):
+        srcnn_detect(**arguments)
+    assert {path: path.is_file() and path.read_bytes() for path in curves.parent.rglob("*")} == before
+
+
+def test_a_folder_of_which_nothing_could_be_judged(curves):
+    for path in curves.iterdir():
+        path.write_text("nothing\n")
+    with pytest.raises(
+        SystemExit, match=r"no curve could be judged, the first because of this: .*00\.csv: found 1 col"
+    ):
+        srcnn_detect("curves")
+    assert len(pd.read_csv("curves_anomalies/failed.csv")) == 3
+    shutil.copy("l2.csv", curves / "00.csv")
+    srcnn_detect("curves")  # the mended one is judged now
+
+
+def test_a_name_that_is_not_utf8(curves):
+    shutil.copy("l2.csv", os.fsencode(curves) + b"/\xff.csv")
+    Path(os.fsdecode(os.fsencode(curves) + b"/\xfe.csv")).write_text("nothing\n")
+    table = detect_files([os.fsdecode(os.fsencode(curves) + b"/\xff.csv")])
+    assert table["file"].unique().tolist() == [str(curves / r"\udcff.csv")]
+    srcnn_detect("curves")
+    assert str(curves / r"\udcff.csv") in set(Shards("curves_anomalies").table()["file"])
+    assert "fe.csv: found 1 column" in Path("curves_anomalies/failed.csv").read_text()
+    srcnn_detect(os.fsdecode(b"curves/\xff.csv"))
+
+
+def test_a_training_of_its_own_in_a_job_of_slurm_waits_for_nobody(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with folder_lock("slurm"), pytest.raises(SystemExit, match="another run works here"):
+        srcnn_train("kpi", recipe="tuned", epoch=1, num_workers=0, device="cpu", save=Path("slurm"))
+
+
 @pytest.mark.parametrize(
     "name", ["srcnn_generate_data", "srcnn_train", "srcnn_evaluate", "srcnn_detect", "anomaly_nb_tour"]
 )
@@ -180,3 +274,24 @@ def test_a_folder_of_curves(tmp_path, where, request):
     assert "left out, since srcnn_detect has written it: 00_anomalies.csv" in again.stderr
     other = run(tmp_path, "srcnn_detect", "load", "--side", "upper")
     assert other.returncode == 1 and "holds another job" in other.stderr
+
+
+def test_a_delay_counts_the_points_that_are_missing(monkeypatch):
+    index = pd.date_range("2024-01-01", periods=60, freq="5min")
+    labels, alarms = np.zeros(60, bool), np.zeros(60, bool)
+    labels[[*range(10, 20), *range(30, 50)]] = True
+    alarms[[10, 48]] = True  # the second is 18 slots after its start
+    kept = np.delete(np.arange(60), slice(33, 47))
+    curve = Curve("gap", pd.Series(np.arange(60.0), index).iloc[kept], labels[kept])
+    table = pd.DataFrame({"score": alarms[kept].astype(float), "is_anomaly": alarms[kept]})
+    monkeypatch.setattr("anomaly_nb.srcnn.commands.microsoft_sr", lambda values: table)
+    found = evaluate_curves([curve]).loc["Microsoft SR"]
+    expected = delay_f1(curve.labels, alarms[kept], 7, curve.series.index)
+    assert tuple(found[["own F1", "own precision", "own recall"]]) == expected and expected[0] < 1
+    assert found["best F1"] == best_delay_f1(curve.labels, table["score"], 7, curve.series.index)[0] < 1
+
+
+def test_a_first_network_leaves_the_callers_generator_alone():
+    before = torch.get_rng_state()
+    one, other = (_first_network(32, 0, "") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before) and torch.equal(one.fc1.weight, other.fc1.weight)

@@ -1,15 +1,19 @@
 """The shared trainer: a run that is killed ends where an undisturbed one does."""
 
+import json
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -96,8 +100,63 @@ def test_what_the_trainer_refuses():
             batch_size=1,
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1),
         )
-    with pytest.raises(DataError, match="expected one of"):
-        device_options("tpu")
+    for device in ("tpu", "auto:7", "cpu:3", "cpu:²", "cuda:²", "cuda:", "mps:0"):
+        with pytest.raises(DataError, match="expected one of"):
+            device_options(device)
+
+
+def small(**options):
+    "A training of a moment."
+    usual = {"epochs": 1, "batch_size": 4, "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+    data, quiet = TensorDataset(torch.ones(4, 1)), {"progress": False, "accelerator": "cpu"}
+    return train(nn.Linear(1, 1), lambda network, batch: network(batch[0]).mean(), data, **usual | quiet | options)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("epochs", 0),
+        ("epochs", -1),
+        ("epochs", 1.5),
+        ("batch_size", 0),
+        ("num_workers", -1),
+        ("seed", -1),
+        ("save_steps", 0),
+        ("run", {"path": Path("here")}),
+    ],
+)
+def test_a_wrong_argument_leaves_no_folder(tmp_path, name, value):
+    with pytest.raises(DataError, match=f"{name}.*(whole number|not JSON)"):
+        small(folder=tmp_path / "run", **{name: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_whole_numbers_of_numpy(tmp_path):
+    names = "epochs", "batch_size", "seed", "save_steps"
+    history = small(folder=tmp_path, num_workers=np.int64(0), **dict.fromkeys(names, np.int64(1)))
+    assert history["epoch"].tolist() == [1]
+    assert len(small(folder=tmp_path, epochs=2, batch_size=1, seed=1)) == 2
+
+
+def test_a_run_is_told_by_all_of_its_settings(tmp_path):
+    run = {"betas": (0.9, 0.99), "limit": float("nan"), "rates": {2: 0.1, 10: 0.2}}
+    assert len(small(folder=tmp_path, run=run)) == 1
+    assert len(small(folder=tmp_path, run=run, epochs=2)) == 2
+    for other, changed in (
+        (None, "betas, limit, rates"),
+        (run | {"betas": (0.9, 0.9)}, "betas"),
+        (run | {"a": 1}, "a"),
+    ):
+        with pytest.raises(DataError, match=rf"other settings \({changed}\)"):
+            small(folder=tmp_path, run=other)
+    assert json.loads((tmp_path / "run.json").read_text())["betas"] == [0.9, 0.99]
+
+
+def test_a_job_of_slurm_that_trains_alone_keeps_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with folder_lock(tmp_path), pytest.raises(DataError, match="another run works here"):
+        small(folder=tmp_path)
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
@@ -186,6 +245,7 @@ def test_two_runs_in_one_folder(tmp_path):
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
             folder=tmp_path,
         )
+    assert not (tmp_path / "run.json").exists(), "the settings of the one that was refused"
 
 
 @pytest.mark.slow
@@ -219,3 +279,25 @@ def test_a_second_training_is_in_training_mode():
     for _ in range(2):
         train(network, loss, data, accelerator="cpu", **options)
     assert seen == [True, True] and not network.training
+
+
+class Stop(Callback):
+    "Raises an error in the first step."
+
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_batch_start(self, *_):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [None, DataError, KeyboardInterrupt])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_training_leaves_the_callers_generator_alone(error, seed):
+    torch.manual_seed(seed)
+    nn.Linear(1, 1)  # as in `small`
+    expected = torch.rand(3)
+    torch.manual_seed(seed)
+    with pytest.raises(error) if error else nullcontext():
+        small(callbacks=[Stop(error)] if error else [])
+    assert torch.equal(torch.rand(3), expected)

@@ -72,7 +72,7 @@ def dcase_synthesize(
                 broken = sum(pair[1] for pair in tested.values())
                 counts = (len(tested), trained // len(tested), next(iter(tested.values()))[0], broken // len(tested))
             clips += len(synthesize(root, [name], *counts, severity, snr, seconds, seed))
-        logger.info("%d clips are in %s; manifest.csv tells their faults.", clips, root)
+        logger.info("%d clips were written to %s; manifest.csv tells their faults.", clips, root)
 
 # %% ../../nbs/dcase/08_commands.ipynb #63049a65
 @call_parse

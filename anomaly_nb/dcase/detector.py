@@ -7,9 +7,9 @@ __all__ = ['METHODS', 'OFFICIAL_BASELINE', 'NormalSound', 'SoundMethods', 'Sound
            'baseline_table', 'evaluate_detector']
 
 # %% ../../nbs/dcase/07_detector.ipynb #0e86ec3f
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from ..audio import HTK, Audio, log_mel, read_audio
-from ..core import DataError, Described, Detector, FloatArray, check_values
+from ..core import DataError, Described, Detector, FloatArray, check_share, check_values, check_whole, listed
 from .alignment import Aligner, Cycle, folded
 from .data import Clip, DCASEFolder
 from .statistics import Moments
@@ -97,11 +97,13 @@ def _picture(file: Path | str) -> Audio:  # (n_mels, T) in dB
     return log_mel(audio, HTK)
 
 
-def _listed(files: Sequence[Path | str]) -> Sequence[Path | str]:
-    "The files, if they are several."
-    if isinstance(files, str | Path):
-        raise DataError(f"{str(files)!r} is one file; a list of files is needed. Write [{str(files)!r}].")
-    return files
+def _paths(files: Iterable[Path | str]) -> list[Path | str]:
+    "The files as a list. Raises `DataError` for one alone, for none, and for what is no path."
+    found = listed(files)
+    for file in found:
+        if not isinstance(file, str | PathLike):
+            raise DataError(f"A {type(file).__name__} is no path of a file. Write samples to a file by `write_audio`.")
+    return found
 
 # %% ../../nbs/dcase/07_detector.ipynb #541664f4
 METHODS = ("mean", "pca", "gmm", "knn", "vqvae")
@@ -200,10 +202,8 @@ class SoundFiles(SoundMethods):
             weights = {name.removeprefix("network."): torch.from_numpy(value) for name, value in kept.items()}
             self.network_ = Rebuilder(self.about_ | {"model_state_dict": weights})
 
-    def _raw(self, files: Sequence[Path | str]) -> FloatArray:
+    def _raw(self, files: list[Path | str]) -> FloatArray:
         "What the method looks at, a row for each file; one file in memory at a time."
-        if not len(_listed(files)):
-            raise DataError("No recordings. Give at least one file.")
         if self.method != "vqvae":
             pictures = (_picture(file) for file in files)
             return np.array([np.concatenate([p.mean(axis=1), p.std(axis=1)]) for p in pictures], np.float64)
@@ -213,14 +213,12 @@ class SoundFiles(SoundMethods):
 # %% ../../nbs/dcase/07_detector.ipynb #b9aa21e3
 def _check_parameters(given: Mapping[str, Any]) -> None:
     "Raise `DataError` for parameters of a `SoundDetector` that cannot be used."
-    method, share = given["method"], given["contamination"]
+    method = given["method"]
     if method not in METHODS:
         raise DataError(f"No method {method!r}. There are: {', '.join(METHODS)}.")
-    if not isinstance(share, Real) or not 0 < float(share) < 0.5:
-        raise DataError(f"contamination is {share!r}; it must be a number between 0 and 0.5.")
-    for name in ("neighbours", "components", "seed"):
-        if not isinstance(given[name], Integral) or int(given[name]) < (name != "seed"):
-            raise DataError(f"{name} is {given[name]!r}; it must be a whole number, at least {int(name != 'seed')}.")
+    check_share(given["contamination"])
+    for name, least in {"neighbours": 1, "components": 1, "seed": 0}.items():
+        check_whole(given[name], name, least)
     if method == "vqvae" and not given["checkpoint"]:
         raise DataError("vqvae needs the file of a trained network as checkpoint. Train one with dcase_train_vqvae.")
 
@@ -240,19 +238,20 @@ class SoundDetector(SoundFiles):
         self.method, self.contamination, self.neighbours = method, contamination, neighbours
         self.components, self.checkpoint, self.seed = components, str(checkpoint), seed
 
-    def fit(self, X: Sequence[Path | str]) -> Self:
+    def fit(self, X: Iterable[Path | str], y: None = None) -> Self:
         "Learn from the files of normal recordings. Raises `DataError` for fewer than 4, or wrong parameters."
         _check_parameters(self.get_params())
-        if len(_listed(X)) < 4:
-            raise DataError(f"Only {len(X)} of the recordings from which normal is learned. Give at least 4.")
+        files = _paths(X)
+        if len(files) < 4:
+            raise DataError(f"Only {len(files)} of the recordings from which normal is learned. Give at least 4.")
         self.network_ = self._open()
-        raw = self._raw(X)
+        raw = self._raw(files)
         self.decision_scores_ = self._crossed(raw)
         return self._learn(raw)._judge(self.decision_scores_)
 
     def calibrate(
         self,
-        normals: Sequence[Path | str],  # files of normal recordings that were not used for fitting
+        normals: Iterable[Path | str],  # files of normal recordings that were not used for fitting
     ) -> Self:
         "Take the threshold from other normal recordings. Raises `DataError` for none, or before `fit`."
         return self._judge(self.decision_function(normals))
@@ -263,16 +262,17 @@ class SoundDetector(SoundFiles):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
-    def decision_function(self, X: Sequence[Path | str]) -> FloatArray:
+    def decision_function(self, X: Iterable[Path | str]) -> FloatArray:
         "Scores `(n,)` of sound files, higher is more anomalous."
         self._check_fitted()
-        return self._scores(self._raw(X))
+        return self._scores(self._raw(_paths(X)))
 
-    def detect(self, X: Sequence[Path | str]) -> pd.DataFrame:
+    def detect(self, X: Iterable[Path | str]) -> pd.DataFrame:
         "A row for each file: name, score, threshold, is_anomaly, and the band that differs most from normal."
         self._check_fitted()
-        raw = self._raw(X)
-        table = pd.DataFrame({"file": [Path(file).name for file in X], "score": self._scores(raw)})
+        files = _paths(X)
+        raw = self._raw(files)
+        table = pd.DataFrame({"file": [Path(file).name for file in files], "score": self._scores(raw)})
         table["threshold"] = self.threshold_
         table["is_anomaly"] = table["score"] > self.threshold_
         if self.method != "vqvae":

@@ -7,7 +7,7 @@ __all__ = ['SAMPLE_RATE', 'SHORTEST', 'Gain', 'Sound', 'MACHINE_TYPES', 'FAULTS'
            'synthesize_machines']
 
 # %% ../../nbs/dcase/01_machines.ipynb #6bc9b08c
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -358,6 +358,11 @@ def _check_rendering(machine_type: str, fault: str | None, split: str, numbers: 
         raise DataError(f"{what}, as long as the room's echo.")
 
 # %% ../../nbs/dcase/01_machines.ipynb #7c93d9e1
+def _length(machine_type: str, seconds: float | None) -> float:
+    "Seconds of a clip; None is the challenge's length."
+    return (11 if machine_type == "ToyCar" else 10) if seconds is None else seconds
+
+
 def render_clip(
     machine_type: str,  # one of `MACHINE_TYPES`
     machine: int = 0,  # number of the machine, as in id_00
@@ -371,7 +376,7 @@ def render_clip(
     seed: int = 0,  # of everything
 ) -> Rendering:  # sound, counterfactual and truth
     "Render one clip. Raises `DataError` for an argument that is not as described, or a length below `SHORTEST`."
-    seconds = (11 if machine_type == "ToyCar" else 10) if seconds is None else seconds
+    seconds = _length(machine_type, seconds)
     numbers = {"machine": machine, "number": number, "seed": seed}
     _check_rendering(machine_type, fault, split, numbers | {"severity": severity, "snr": snr, "seconds": seconds})
     kinds = FAULTS[machine_type]
@@ -399,28 +404,59 @@ def render_clip(
     return Rendering(audio, healthy, log_mel(audio, _OPEN) - log_mel(healthy, _OPEN), chosen)
 
 # %% ../../nbs/dcase/01_machines.ipynb #0dbffcc2
-def _manifest(path: Path) -> list[dict[Any, Any]]:
-    "Rows of an earlier manifest, none if there is no file."
+def _manifest(path: Path) -> dict[str, dict[Any, Any]]:
+    "Rows of an earlier manifest by file, none if there is no manifest."
     if not path.exists():
-        return []
+        return {}
     with reading(path, "Not a manifest of synthesize_machines: move it away."):
-        table = pd.read_csv(path)
-        return table.assign(file=table["file"].astype(str)).to_dict("records")
+        return {str(row["file"]): row for row in pd.read_csv(path).to_dict("records")}
+
+
+def _write_manifest(path: Path, rows: Mapping[str, Mapping[Any, Any]]) -> None:
+    "The rows as a file, whole or not at all; without rows there is no file."
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as temporary:
+        pd.DataFrame(list(rows.values())).to_csv(temporary, index=False)
+
+
+def _check_kept(
+    root: Path,
+    machine_type: str,
+    machines: int,
+    written: Container[str],  # files that are to be written
+    earlier: Mapping[str, Mapping[Any, Any]],  # rows of the manifest by file
+    made: Mapping[str, float],  # how: seed, snr, seconds
+) -> None:
+    "Raise `DataError` if a clip that was made in another way would stay under the id of one that is to be written."
+    for machine in range(0, 2 * machines, 2):
+        for path in sorted(root.glob(f"{machine_type}/*/*_id_{machine:02d}_*.wav")):
+            name = path.relative_to(root).as_posix()
+            row = earlier.get(name, {})
+            if name not in written and any(row.get(key) != value for key, value in made.items()):
+                what = f"another seed, snr or length than {', '.join(f'{k} {v}' for k, v in made.items())}"
+                raise DataError(f"{path}: made with {what}. Delete {root / machine_type} or choose another folder.")
 
 # %% ../../nbs/dcase/01_machines.ipynb #b6a89f78
+def _clip_file(machine_type: str, machine: int, split: str, label: int, number: int) -> str:
+    "The name of a clip, from the root on."
+    return f"{machine_type}/{split}/{('normal', 'anomaly')[label]}_id_{machine:02d}_{number:08d}.wav"
+
+
 def _write_clip(
     root: Path, clip: Rendering, machine_type: str, machine: int, split: str, label: int, number: int, severity: float
 ) -> dict[str, object]:
     "Write a clip, and for a broken one the truth; its row of the manifest."
-    stem = f"{('normal', 'anomaly')[label]}_id_{machine:02d}_{number:08d}"
-    write_audio(root / machine_type / split / f"{stem}.wav", clip.audio)
+    file = _clip_file(machine_type, machine, split, label, number)
+    write_audio(root / file, clip.audio)
     bands = np.flatnonzero(clip.mask.mean(axis=1) > 0.02)
     low, high = (HTK.hertz[bands[0]], HTK.hertz[bands[-1] + 1]) if len(bands) else (np.nan, np.nan)
     if label:
-        with atomic_path(root / machine_type / "masks" / f"{stem}.npz") as path:
+        with atomic_path(root / machine_type / "masks" / f"{Path(file).stem}.npz") as path:
             np.savez_compressed(path, gain=clip.gain.astype(np.float16), mask=clip.mask)
     return {
-        "file": f"{machine_type}/{split}/{stem}.wav",
+        "file": file,
         "type": machine_type,
         "id": f"id_{machine:02d}",
         "split": split,
@@ -443,26 +479,32 @@ def synthesize_machines(
     snr: float = 6.0,  # machine over factory noise, dB
     seconds: float | None = None,  # length of clips; None is the challenge's
     seed: int = 0,  # of everything
-) -> pd.DataFrame:  # the clips in the manifest: file, type, id, split, label, fault, severity, low_hz, high_hz
+) -> pd.DataFrame:  # rows of the manifest: file, type, id, split, label, fault, severity, its band in Hz, and how made
     """Write a data set with known faults in the layout of DCASE 2020 Task 2; what is there already stays.
-    Raises `DataError` for empty parts, for what cannot be rendered, or for a damaged manifest."""
-    root, rows = Path(root), list[dict[str, object]]()
-    earlier = _manifest(root / "manifest.csv")
+    Raises `DataError` for empty parts, for what cannot be rendered, for clips that would mix with unlike ones under one
+    id, or for a damaged manifest."""
+    root, manifest, rows = Path(root), Path(root) / "manifest.csv", dict[str, dict[Any, Any]]()
+    earlier = _manifest(manifest)
     for name, count in {"machines": machines, "train": train, "normal": normal, "anomaly": anomaly}.items():
         if count < 1:
             raise DataError(f"{name} is {count}; each type needs at least one machine with one clip of each kind.")
     if not len(machine_types):
         raise DataError(f"No machine type is chosen. There are: {', '.join(MACHINE_TYPES)}.")
-    for unknown in set(machine_types) - set(MACHINE_TYPES):
-        raise DataError(f"No machine type {unknown!r}. There are: {', '.join(MACHINE_TYPES)}.")
-    for machine_type in machine_types:
-        for machine in range(0, 2 * machines, 2):
-            for split, label, count in (("train", 0, train), ("test", 0, normal), ("test", 1, anomaly)):
-                for number in range(count):
-                    place = (machine_type, machine, split, label, number)
-                    clip = render_clip(*place, severity, None, snr, seconds, seed)
-                    rows.append(_write_clip(root, clip, *place, severity))
-    manifest = {str(row["file"]): row for row in [*earlier, *rows]}
-    with atomic_path(root / "manifest.csv") as path:
-        pd.DataFrame(list(manifest.values())).to_csv(path, index=False)
-    return pd.DataFrame(rows)
+    places = {
+        _clip_file(*place): place
+        for machine_type in machine_types
+        for machine in range(0, 2 * machines, 2)
+        for split, label, count in (("train", 0, train), ("test", 0, normal), ("test", 1, anomaly))
+        for place in ((machine_type, machine, split, label, number) for number in range(count))
+    }
+    for name in machine_types:
+        made = {"seed": seed, "snr": snr, "seconds": _length(name, seconds)}
+        _check_rendering(name, None, "test", {"machine": 0, "number": 0, "severity": severity, **made})
+        _check_kept(root, name, machines, places, earlier, made)
+    _write_manifest(manifest, {file: row for file, row in earlier.items() if file not in places})
+    for file, place in places.items():
+        clip = render_clip(*place, severity, None, snr, seconds, seed)
+        made = {"seed": seed, "snr": snr, "seconds": _length(place[0], seconds)}
+        rows[file] = _write_clip(root, clip, *place, severity) | made
+    _write_manifest(manifest, earlier | rows)
+    return pd.DataFrame(list(rows.values()))

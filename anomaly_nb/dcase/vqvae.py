@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, LogMel
-from ..core import DataError, Described, atomic_path, folder_lock, reading
+from ..core import DataError, Described, atomic_path, check_share, check_whole, folder_lock, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
 from ..training import fit_weights, place_of_process, read_weights, train
@@ -331,21 +331,25 @@ def train_vqvae(
     recipe: LogMel = HTK,  # of the spectrograms
     **options: Any,  # passed to `anomaly_nb.training.train`
 ) -> Path:  # the checkpoint
-    "Train on a type's training clips. Raises `DataError` for an unknown preset, no epoch, or fewer than 2 clips."
+    "Train on a type's training clips. Raises `DataError` for an unknown preset, wrong numbers, or fewer than 2 clips."
     if preset not in PRESETS:
         raise DataError(f"No preset {preset!r}. There are: {', '.join(PRESETS)}.")
-    if min(epochs, batch_size) < 1:
-        raise DataError(f"epochs is {epochs}, batch_size {batch_size}; both are at least 1.")
+    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        check_whole(value, name, least)
+    learning_rate = check_share(learning_rate, "learning_rate", np.inf)
     dataset = DCASE2020Task2LogMelDataset(root, machine_type, recipe=recipe)
     if len(dataset) < 2:
         clips = f"{len(dataset)} training clip{'s' * (len(dataset) != 1)} of {machine_type}"
         raise DataError(f"{root}: {clips}: too few to train with. At least 2 are needed.")
-    torch.manual_seed(seed)
-    network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(seed))  # cards have generators of their own
+        network, best = VQ_VAE_2Layer(**PRESETS[preset]), _KeepBest()
     held = _held_out(len(dataset))
     place = Path("checkpoints") / ("" if preset == "full" else preset) if checkpoints is None else checkpoints
     target = checkpoint_path(place, machine_type)
-    with folder_lock(target.parent):
+    devices = options.get("devices", 1)
+    processes = (devices if isinstance(devices, int) else len(devices)) * options.get("num_nodes", 1)
+    with folder_lock(target.parent, processes):
         train(
             network,
             vqvae_loss,

@@ -165,13 +165,16 @@ class LogFile(RotatingFileHandler):
             super().handleError(record)
 
 
-def _logged(config: DCGANConfig) -> None:
+def _logged(
+    config: DCGANConfig,
+    first: bool,  # whether this process is alone, or the first of those that train together
+) -> None:
     "Send the log where the configuration wants it; a full file is set aside, and none is cut or removed."
     keys, root = config.logging, logging.getLogger()
-    root.setLevel(keys.log_level if first_process() else logging.ERROR)
+    root.setLevel(keys.log_level if first else logging.ERROR)
     for handler in [] if keys.log_to_console else list(root.handlers):
         root.removeHandler(handler)
-    if keys.log_to_file and first_process():
+    if keys.log_to_file and first:
         folder = config.output_folder / keys.log_directory
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +189,9 @@ def _logged(config: DCGANConfig) -> None:
 def run_training(
     config: DCGANConfig,
     figures: bool = True,  # draw the plots afterwards
-    **several: Any,  # devices, nodes and strategy of `train_dcgan`
+    devices: int = 1,  # as in `train_dcgan`
+    nodes: int = 1,  # as in `train_dcgan`
+    strategy: str = "auto",  # as in `train_dcgan`
 ) -> dict[str, Any]:  # as `train_dcgan` gives it
     "Train with monitoring and quality, then write plots and the summary."
     from anomaly_nb.dcgan.analytics import ResourceMonitor, write_plots, write_resources, write_summary
@@ -194,9 +199,11 @@ def run_training(
 
     folder, tables = config.output_folder, (config.output.metrics_dir, config.output.samples_dir)
     quality = training_quality(config)
-    with folder_lock(folder):
+    with folder_lock(folder, devices * nodes):
         with ResourceMonitor(folder=folder) as monitor:
-            summary = train_dcgan(config, quality=quality, resources=monitor.row, **several)
+            summary = train_dcgan(
+                config, quality=quality, resources=monitor.row, devices=devices, nodes=nodes, strategy=strategy
+            )
         if monitor.rows:  # a run that had ended before keeps what was seen of the machine then
             write_resources(monitor.table(), folder / "resource_monitoring.json")
         if figures:
@@ -265,7 +272,7 @@ def train(
         if asked:
             print(_told(asked, chosen))
             return
-        _logged(chosen)
+        _logged(chosen, first_process(devices * nodes))
         summary = run_training(chosen, devices=devices, nodes=nodes, strategy=strategy)
         logger.info("%s after %d epochs; results are in %s", summary["status"], summary["epochs"], summary["folder"])
 

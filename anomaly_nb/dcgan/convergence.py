@@ -203,7 +203,7 @@ class ConvergenceDetector(Described):
         return memory.status
 
     def check_samples(self, samples: npt.ArrayLike, real: npt.ArrayLike | None = None) -> Status:
-        "Look at generated pictures `(b, channels, rows, columns)` as `is_collapsed` does. NaN is a divergence."
+        "Look at pictures as `is_collapsed` does. A collapse is reported from `min_iterations` on, NaN at once."
         if self.memory.status == "diverged" or not np.isfinite(np.asarray(samples)).all():
             return self._become("diverged", self.memory.reason or "the samples are not finite")
         self.memory.collapsed = is_collapsed(samples, real)

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'picture_features', 'discriminator_features', 'load_discri
            'SpectrogramDetector']
 
 # %% ../../nbs/dcgan/08_detector.ipynb #5af5c5fa
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -18,11 +18,17 @@ import torch
 from scipy.signal import resample
 
 from ..audio import Audio
-from ..core import DataError, Detector, FloatArray, IntArray, generator, reading
+from ..core import DataError, Detector, FloatArray, IntArray, check_share, generator, listed, reading
 from .embedding import embed_sounds
 from .engines import band_matched
 from .networks import DCGANDiscriminator
-from .spectrograms import SpectrogramFormat, audio_to_spectrograms, checked_sound, read_recording
+from anomaly_nb.dcgan.spectrograms import (
+    SpectrogramFormat,
+    audio_to_spectrograms,
+    checked_sound,
+    naming_file,
+    read_recording,
+)
 from ..training import fit_weights, read_weights
 
 # %% ../../nbs/dcgan/08_detector.ipynb #d79cb7c5
@@ -64,7 +70,8 @@ def load_discriminator(
     with reading(checkpoint, "No checkpoint of dcgan_train."):
         model, recipe = content["config"]["model"], content["config"]["recipe"]
         norm = "spectral" if recipe["spectral_norm"] else "batch"
-        network = DCGANDiscriminator(model["features_d"], model["image_size"], model["channels"], norm)
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced below
+            network = DCGANDiscriminator(model["features_d"], model["image_size"], model["channels"], norm)
         fit_weights(network, content["discriminator"], checkpoint)
         return network.eval(), SpectrogramFormat(**content["format"])
 
@@ -87,12 +94,18 @@ def counterfeits(
 # %% ../../nbs/dcgan/08_detector.ipynb #ec72e574
 def _sound(x: Path | str | Audio, rate: int, cutoff: float) -> Audio:
     "Sound of a file or an array, up to a frequency in Hz (0: all of it). Raises `DataError` that names the file."
-    try:
+    with naming_file(x):
         sound = checked_sound(read_recording(x, rate) if isinstance(x, str | Path) else x, rate)
-    except DataError as error:
-        named = not isinstance(x, str | Path) or str(x) in str(error)
-        raise DataError(str(error) if named else f"{x}: {error}") from error
     return band_matched(sound, cutoff, rate) if cutoff else sound
+
+
+def _recordings(
+    X: Iterable[Path | str | Audio],  # files, or arrays of samples
+) -> list[Path | str | Audio]:
+    "Recordings as a list. Raises `DataError` for none, or a single one, which would be taken apart."
+    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "iuf":
+        raise DataError(f"An array of {len(X)} samples is one recording; a list is needed. Write [sound].")
+    return listed(X, "recording")
 
 
 def _view(
@@ -107,6 +120,16 @@ def _view(
     if network is None:
         return lambda sound: picture_features(audio_to_spectrograms(sound, rate, form).pictures)
     return lambda sound: discriminator_features(network, audio_to_spectrograms(sound, rate, form).pictures)
+
+
+def _seen(
+    x: Path | str | Audio,  # the recording
+    sound: Audio,  # of it
+    look: Callable[[Audio], FloatArray],
+) -> FloatArray:  # (windows, features)
+    "Features of a recording's sound. Raises `DataError` that names the file."
+    with naming_file(x):
+        return look(sound)
 
 # %% ../../nbs/dcgan/08_detector.ipynb #96b70c63
 def _boundary(
@@ -169,7 +192,8 @@ class EngineModel(Detector):
         super()._restore({name: value for name, value in state.items() if not name.startswith("network.")})
         self.network_ = None
         if (options := state["options_"]) is not None:
-            self.network_ = DCGANDiscriminator(**options).eval()
+            with torch.random.fork_rng(devices=[]):  # as in `load_discriminator`
+                self.network_ = DCGANDiscriminator(**options).eval()
             self.network_.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
 
     def _learn(self, right: list[FloatArray], wrong: list[FloatArray]) -> None:
@@ -186,17 +210,18 @@ class EngineModel(Detector):
 class SpectrogramDetector(EngineModel):
     "Scores sounds by how little they are like engines. Fit it to recordings of engines: files, or arrays at 22,050 Hz."
 
-    def fit(self, X: Sequence[Path | str | Audio]) -> Self:
+    def fit(self, X: Iterable[Path | str | Audio], y: None = None) -> Self:
         "Learn from recordings of engines. Raises `DataError` for fewer than 4, or an unknown method."
         if self.method not in METHODS or self.against not in ("counterfeits", "neighbours"):
             raise DataError(f"No {self.method!r} against {self.against!r}. Methods are {', '.join(METHODS)}.")
-        if not 0 < self.contamination < 0.5 or len(X) < 4:
-            raise DataError(f"{len(X)} recordings, contamination {self.contamination}: 4 or more, and 0 to 0.5.")
+        files, share = _recordings(X), check_share(self.contamination)
+        if len(files) < 4:
+            raise DataError(f"{len(files)} recordings are too few to learn from. Pass 4 or more.")
+        random = [generator(self.seed, i) for i in range(len(files))]
         self._open()
         look, rate = self._look()
-        sounds = [_sound(x, rate, self.cutoff) for x in X]
-        parts = [look(sound) for sound in sounds]
-        random = [generator(self.seed, i) for i in range(len(X))]
+        sounds = [_sound(x, rate, self.cutoff) for x in files]
+        parts = [_seen(x, sound, look) for x, sound in zip(files, sounds, strict=True)]
         wrong = [
             np.concatenate([look(c) for c in counterfeits(s, rate, r)]) for s, r in zip(sounds, random, strict=True)
         ]
@@ -210,18 +235,20 @@ class SpectrogramDetector(EngineModel):
             scores[fold] = [self._score(p) for p, out in zip(parts, fold, strict=True) if out]
         self._learn(parts, wrong)
         self.decision_scores_ = scores
-        self.threshold_ = float(np.quantile(scores, 1 - self.contamination))
+        self.threshold_ = float(np.quantile(scores, 1 - share))
         self.labels_ = (scores > self.threshold_).astype(np.int64)
         return self
 
-    def decision_function(self, X: Sequence[Path | str | Audio]) -> FloatArray:
-        "Scores `(n,)` of recordings, higher is more anomalous."
+    def decision_function(self, X: Iterable[Path | str | Audio]) -> FloatArray:
+        "Scores `(n,)`, higher is more anomalous. What does not fill a step at the end of a recording is not looked at."
         self._check_fitted()
         look, rate = self._look()
-        return np.array([self._score(look(_sound(x, rate, self.cutoff))) for x in X], np.float64)
+        seen = (_seen(x, _sound(x, rate, self.cutoff), look) for x in _recordings(X))
+        return np.array([self._score(part) for part in seen], np.float64)
 
-    def detect(self, X: Sequence[Path | str | Audio]) -> pd.DataFrame:
+    def detect(self, X: Iterable[Path | str | Audio]) -> pd.DataFrame:
         "A row for each recording: name, score, threshold, is_anomaly."
-        names = [Path(x).name if isinstance(x, str | Path) else f"sound {i}" for i, x in enumerate(X)]
-        table = pd.DataFrame({"recording": names, "score": self.decision_function(X)})
+        files = _recordings(X)
+        names = [Path(x).name if isinstance(x, str | Path) else f"sound {i}" for i, x in enumerate(files)]
+        table = pd.DataFrame({"recording": names, "score": self.decision_function(files)})
         return table.assign(threshold=self.threshold_, is_anomaly=table["score"] > self.threshold_)

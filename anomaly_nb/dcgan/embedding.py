@@ -59,7 +59,8 @@ class SoundEmbedding(nn.Module):
 
         super().__init__()
         widths = [1, 64, 64, 128, 128, 256, 256, 512, 512]
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced below
+            self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         weights = load_file(sample_path("dcgan/aisfx.safetensors"))
         self.convolutions.load_state_dict({name: value.float() for name, value in weights.items()})
         self.eval().requires_grad_(False)

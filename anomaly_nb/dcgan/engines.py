@@ -8,6 +8,7 @@ __all__ = ['SAMPLE_RATE', 'TRAIN_EXHAUSTS', 'TEST_EXHAUSTS', 'OTHER_SOUNDS', 'en
 
 # %% ../../nbs/dcgan/00_engines.ipynb #2a480cb3
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,8 @@ def band_matched(
     cutoff: float = 5000.0,  # Hz; what lies above is taken away
     sample_rate: int = SAMPLE_RATE,  # Hz
 ) -> Audio:  # (n,) samples
-    "Sound without what lies above a frequency (Chebyshev filter of order 12, forwards and backwards)."
+    "Sound up to a frequency (Chebyshev filter of order 12, both ways). Raises `DataError` for one out of range."
+    if not isinstance(cutoff, Real) or not 0 < cutoff < sample_rate / 2:
+        raise DataError(f"cutoff is {cutoff!r}; it must be above 0 Hz and below {sample_rate / 2:g} Hz.")
     sections = cheby2(12, 40, cutoff, fs=sample_rate, output="sos")
     return np.asarray(sosfiltfilt(sections, audio), np.float32)

@@ -94,15 +94,33 @@ def domain_classifier(
     return lambda new: np.asarray(model.predict_log_proba(check_values(new, "features", ndim=2)), np.float64)
 
 # %% ../../nbs/dcgan/07_quality.ipynb #5f95692c
-def _pictures(a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+def _check_unit(pictures: Tensor) -> None:
+    "Raises `DataError` for pictures of whole numbers or outside [0, 1]."
+    if not pictures.numel():
+        return
+    low, high = pictures.min().item(), pictures.max().item()
+    if not pictures.is_floating_point() or low < -1e-3 or high > 1 + 1e-3:
+        kind = str(pictures.dtype).removeprefix("torch.")
+        what = f"Pictures of {kind} from {low:g} to {high:g}: floats in [0, 1] are needed"
+        raise DataError(f"{what}. Divide by 255; from [-1, 1]: (x + 1) / 2.")
+
+
+def _pictures(
+    a: npt.ArrayLike | Tensor,  # (b, c, h, w)
+    b: npt.ArrayLike | Tensor,  # the same shape
+    unit: bool = True,  # must they lie in [0, 1]?
+) -> tuple[Tensor, Tensor]:  # as float32
     "Two batches of pictures of one shape, checked."
-    first, second = torch.as_tensor(a, dtype=torch.float32), torch.as_tensor(b, dtype=torch.float32)
+    given = torch.as_tensor(a), torch.as_tensor(b)
+    first, second = (pictures.to(torch.float32) for pictures in given)
     if first.ndim != 4 or first.shape != second.shape:
         raise DataError(
             f"Pictures of shapes {tuple(first.shape)} and {tuple(second.shape)}: need two equal (b, c, h, w)."
         )
     if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
         raise DataError("The pictures hold NaN or infinities.")
+    for pictures in given if unit else ():
+        _check_unit(pictures)
     return first, second
 
 
@@ -129,13 +147,13 @@ def _sound_network() -> SoundEmbedding:
 
 @torch.inference_mode()
 def lpips(
-    pictures_a: npt.ArrayLike | Tensor,  # (b, c, h, w); grey ones for the default network
+    pictures_a: npt.ArrayLike | Tensor,  # (b, c, h, w); grey ones in [0, 1] for the default network
     pictures_b: npt.ArrayLike | Tensor,  # the same shape
     stages: Callable[[Tensor], list[Tensor]] | None = None,  # maps of a network, each (b, width, h', w'); None is aiSFX
     weights: Sequence[npt.ArrayLike] | None = None,  # (width,) for each stage; None weighs all maps by 1 / width
 ) -> FloatArray:  # (b,), 0 for equal pictures
     "Learned perceptual distance of pairs, by the maps of a network."
-    a, b = _pictures(pictures_a, pictures_b)
+    a, b = _pictures(pictures_a, pictures_b, unit=stages is None)
     if stages is None:
         if a.shape[1] != 1:
             raise DataError(f"The sound network takes grey pictures, not {a.shape[1]} channels. Pass `stages`.")

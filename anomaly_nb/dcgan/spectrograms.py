@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['Kind', 'logger', 'METADATA', 'SUFFIXES', 'row_bank', 'SpectrogramFormat', 'Spectrograms', 'checked_sound',
            'audio_to_spectrograms', 'rows_to_magnitude', 'reflected_phases', 'spectrogram_to_audio',
-           'spectral_convergence', 'recordings_in', 'read_recording', 'prepare_folder', 'read_picture',
+           'spectral_convergence', 'recordings_in', 'read_recording', 'naming_file', 'prepare_folder', 'read_picture',
            'SpectrogramDataset']
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #45105e6b
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,7 +142,8 @@ def checked_sound(
     sample_rate: int,  # Hz
 ) -> Audio:  # the same samples
     "Sound that can be looked at. Raises `DataError` for silence, less than 20 ms, or what is not a number."
-    sound = np.ascontiguousarray(audio, np.float32)
+    with reading("The sound", "Expected (n,) samples of one channel."):
+        sound = np.ascontiguousarray(audio, np.float32)
     if sound.ndim != 1:
         raise DataError(f"Sound of shape {sound.shape}: expected (n,) samples of one channel.")
     if len(sound) < sample_rate // 50:
@@ -167,6 +169,9 @@ def audio_to_spectrograms(
     step = max(1, round(format.samples * (1 - overlap)))
     windows, starts = _windows(resample(sound, sr, format.sample_rate), format.samples, step)
     loud = np.abs(windows).max(axis=1) >= 1e-5  # silent stretches of a recording make no picture
+    if not loud.any():
+        what = "All windows of the sound are silent, and its end, which does not fill a step, is not looked at"
+        raise DataError(f"{what}. Cut the silence off or leave the sound out.")
     pictures, level = _pictures(torch.from_numpy(windows[loud]), format)
     return Spectrograms(pictures, level, starts[loud] / format.sample_rate)
 
@@ -288,6 +293,19 @@ def read_recording(
                 )
     return sound
 
+# %% ../../nbs/dcgan/01_spectrograms.ipynb #6ff97cb6
+@contextmanager
+def naming_file(
+    recording: object,  # a file's path; anything else has no name
+) -> Iterator[None]:
+    "A `DataError` from inside names the file, once."
+    try:
+        yield
+    except DataError as error:
+        if not isinstance(recording, str | Path) or str(recording) in str(error):
+            raise
+        raise DataError(f"{recording}: {error}") from error
+
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #3c194ee3
 def _write_pictures(found: Spectrograms, name: str, folder: Path) -> list[str]:
     from PIL import Image
@@ -307,10 +325,8 @@ def _picture_recordings(audio: Path, out: Path, format: SpectrogramFormat, overl
         name = source.with_suffix("").as_posix().replace("/", "_") + file.suffix.replace(".", "_")
         if (other := known.setdefault(name, file)) != file:
             raise DataError(f"{file}: its pictures would have the names of those of {other}. Rename one of them.")
-        try:
+        with naming_file(file):
             found = audio_to_spectrograms(read_recording(file, format.sample_rate), format.sample_rate, format, overlap)
-        except DataError as error:
-            raise DataError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
         files = _write_pictures(found, name, out)
         columns = {
             "spectrogram_file": files,

@@ -76,9 +76,9 @@ def fmnist_train(
         images = [image for part in (task.train, task.validation) for image in part]
         training: dict[str, Any] = {"learning_rate": lr, "patience": patience, "folder": folder / "logs"}
         training |= {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
-        with folder_lock(folder):
+        with folder_lock(folder, devices * nodes):
             detector.fit(images, **training)
-            if not first_process():  # which writes for all
+            if not first_process(devices * nodes):  # which writes for all
                 return
             detector.save(folder)
             if onnx:
@@ -119,6 +119,7 @@ def fmnist_grid(
     workers: int = 1,  # Processes; -1 means one for each core
     scheduler: str = "",  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
     seed: int = 0,  # Of weights, shuffles and noise
+    retry: bool = False,  # Run cells that failed again
     data: str = "",  # Folder of the published files
     subset: bool = False,  # Work on the bundled images
 ) -> None:
@@ -129,7 +130,8 @@ def fmnist_grid(
 
         models, losses = read_grid(grid or sample_path("fmnist/grid.toml"))
         task = read_task(protocol, normal, data, subset)
-        table = run_grid(models, losses, task, folder, seed=seed, workers=workers, scheduler=scheduler or None)
+        engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler or None}
+        table = run_grid(models, losses, task, folder, seed=seed, retry=retry, **engine)
         baselines = baseline_table(task).assign(reason="")
         baselines.index = pd.MultiIndex.from_product([baselines.index, ["none"]], names=table.index.names)
         write_table(pd.concat([table, baselines]), folder / "table.csv")

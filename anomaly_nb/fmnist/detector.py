@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import DataError, Detector, FloatArray, atomic_path, generator
+from ..core import DataError, Detector, FloatArray, atomic_path, check_share, check_whole, generator
 from .base import MODELS as MODELS  # whoever imports it from here has all of them
-from .base import ImageModel, build_model, evaluating, image_tensor
+from .base import ImageModel, build_model, evaluating, image_tensor, in_blocks
 from .data import check_images
 from .losses import FlexibleLoss
 from .scores import SCORES, Answer, ImageScorer, ask_all, pseudo_anomalies, rank_scores
@@ -79,15 +79,13 @@ class FittedImages(Detector):
         "Scores `(n,)` of images `(n, 28, 28)`, in deviations of held-out normal images from their mean."
         self._check_scorer()
         with evaluating(self.scorer_):
-            scores = torch.cat([self.scorer_(part) for part in torch.split(image_tensor(X), 256)])
-        return scores.double().numpy()
+            return in_blocks(self.scorer_, image_tensor(X)).double().numpy()
 
     def anomaly_map(self, X: npt.ArrayLike) -> FloatArray:
         "Where images differ `(n, 28, 28)`: squared difference of each pixel."
         self._check_scorer()
         with evaluating(self.scorer_):
-            maps = [self.scorer_.model.anomaly_map(part) for part in torch.split(image_tensor(X), 256)]
-        return torch.cat(maps).double().numpy()
+            return in_blocks(self.scorer_.model.anomaly_map, image_tensor(X)).double().numpy()
 
     def detect(self, X: npt.ArrayLike) -> pd.DataFrame:
         "A row per image: score, is_anomaly, and row and column of the pixel that differs most."
@@ -147,21 +145,21 @@ class ImageDetector(FittedImages):
 
     def fit(self, X: npt.ArrayLike, y: None = None, **options: Any) -> Self:
         "Learn from normal images `(n, 28, 28)`; `options` go to `train_model`."
-        images = check_images(X)
+        images, share = check_images(X), check_share(self.contamination)
         if len(images) < 10:
             raise DataError(f"{len(images)} images are too few to learn from and to hold some out. Pass at least 10.")
         order = generator(self.seed).permutation(len(images))
         learn, hold = np.split(images[order], [len(images) - len(images) // 5])
         network = self._network()
-        weights = self.loss if isinstance(self.loss, Mapping) else dict.fromkeys(self.loss.split("+"), 1.0)
-        criterion = FlexibleLoss("+".join(weights), weights, warmup=self.epochs // 10)
+        mode, weights = ("+".join(self.loss), self.loss) if isinstance(self.loss, Mapping) else (self.loss, None)
+        criterion = FlexibleLoss(mode, weights, warmup=check_whole(self.epochs, "epochs") // 10)
         names = ("epochs", "fine_tune", "factor", "batch_size", "seed")
         settings = {name: getattr(self, name) for name in names} | options
         train_model(network, learn, criterion, validation=hold, **settings)
         answers = [ask_all(network, image_tensor(part)) for part in (learn, hold)]
         self.score_ = choose_score(network, answers[0], answers[1], hold) if self.score == "choose" else self.score
         self.scorer_ = ImageScorer(network, self.score_).fit(*answers).eval()
-        self.threshold_ = float(np.quantile(self.decision_function(hold), 1 - self.contamination))
+        self.threshold_ = float(np.quantile(self.decision_function(hold), 1 - share))
         self.decision_scores_ = self.decision_function(images)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['RADIUS', 'TERMS', 'mse', 'l1', 'charbonnier', 'center_crop', 'center_map', 'center_weighted', 'gradient', 'tv',
-           'edge', 'fft', 'gaussian_band', 'ssim_maps', 'ssim', 'ms_ssim', 'FlexibleLoss']
+           'edge', 'fft', 'gaussian_band', 'ssim_maps', 'ssim', 'ms_ssim', 'term_names', 'FlexibleLoss']
 
 # %% ../../nbs/fmnist/01_losses.ipynb #c4b7c54e
 from collections.abc import Callable, Mapping
 from functools import cache
+from math import inf
 from typing import Literal
 
 import torch
@@ -145,6 +146,11 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 # %% ../../nbs/fmnist/01_losses.ipynb #21fdb4eb
+def term_names(mode: str) -> list[str]:
+    "The terms of a mode like `mse + ms-ssim`."
+    return [name.strip() for name in mode.split("+")]
+
+
 class FlexibleLoss(nn.Module):
     "A weighted sum of terms between images `(b, 1, h, w)`, composed by name."
 
@@ -158,12 +164,14 @@ class FlexibleLoss(nn.Module):
         warmup: int = 10,  # first epochs with squares alone
     ) -> None:
         super().__init__()
-        names = [name.strip().lower() for name in mode.split("+")]
-        weights = {name: 1.0 for name in names} | {name.lower(): float(w) for name, w in (loss_weights or {}).items()}
+        names, given = term_names(mode.lower()), loss_weights or {}
+        weights = {name: 1.0 for name in names} | {name.strip().lower(): float(w) for name, w in given.items()}
         unknown = sorted({*names, *weights} - set(TERMS)) + sorted(set(weights) - set(names))
         if unknown or len(set(names)) < len(names):
             known = ", ".join(TERMS)
             raise DataError(f"{mode!r}: {unknown or 'a term'} is unknown, unused or doubled. Terms are {known}.")
+        if wrong := {name: weight for name, weight in weights.items() if not 0 <= weight < inf}:
+            raise DataError(f"{mode!r}: the weights {wrong} are not numbers from 0 on. Correct them or leave them out.")
         if reduction not in ("mean", "sum", "none"):
             raise DataError(f"There is no reduction {reduction!r}; choose mean, sum or none.")
         self.weights, self.reduction, self.epoch, self.warmup = weights, reduction, epoch, warmup

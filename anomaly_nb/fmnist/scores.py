@@ -116,14 +116,16 @@ class EdgeLikelihoodScore(ImageScore):
         from sklearn.decomposition import PCA
 
         residuals = edge_residual(normals).numpy()
-        directions = len(self.axes)
-        if len(residuals) <= directions:
-            raise DataError(f"{len(residuals)} normal images are too few for {directions} directions of residuals.")
+        if len(residuals) < 2:
+            raise DataError(f"{len(residuals)} normal images are too few for directions of residuals. Pass at least 2.")
+        directions = len(self.axes) if len(residuals) > len(self.axes) else len(residuals) // 2
         fitted = PCA(directions, svd_solver="randomized", random_state=0).fit(residuals)
         noise = max(float(fitted.noise_variance_), 1e-9)
         self.mean.copy_(torch.from_numpy(fitted.mean_))
-        self.axes.copy_(torch.from_numpy(fitted.components_))
-        self.weights.copy_(torch.from_numpy(1 / np.maximum(fitted.explained_variance_, noise) - 1 / noise))
+        self.axes.zero_()
+        self.weights.zero_()
+        self.axes[:directions] = torch.from_numpy(fitted.components_)
+        self.weights[:directions] = torch.from_numpy(1 / np.maximum(fitted.explained_variance_, noise) - 1 / noise)
         self.noise.fill_(noise)
 
     def forward(self, answer: Answer) -> Tensor:

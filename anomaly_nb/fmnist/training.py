@@ -11,7 +11,7 @@ import sys
 from contextlib import nullcontext, suppress
 from functools import partial
 from hashlib import sha256
-from math import cos, pi
+from math import cos, inf, pi
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ..core import DataError
+from ..core import DataError, check_share, check_whole
 from .base import Criterion, ImageModel, apply, image_tensor
 from .data import augment
 from .losses import FlexibleLoss
@@ -175,9 +175,10 @@ def train_model(
     seed: int = 0,  # of shuffles, noise and augmentation
     progress: bool | None = None,  # progress bar; None shows one except in tests
 ) -> pd.DataFrame:  # a row per epoch: stage, epoch, loss, val_loss, learning_rate
-    "Train a model on normal images. Raises `DataError` for images it cannot use and a loss that is no number."
-    if epochs < 1:
-        raise DataError(f"{epochs} epochs train nothing. Pass 1 or more.")
+    "Train on normal images. Raises `DataError` for images or numbers it cannot use, and a loss that is no number."
+    epochs, fine_tune = check_whole(epochs, "epochs"), check_whole(fine_tune, "fine_tune", 0)
+    patience, factor = check_whole(patience, "patience", 0), check_whole(factor, "factor")
+    learning_rate = check_share(learning_rate, "learning_rate", inf)
     processor = device_options(device, devices, nodes, strategy)
     held = None if validation is None else image_tensor(validation, "validation")
     images = image_tensor(augment(normals, factor, seed=seed), "normals")

@@ -13,8 +13,8 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, Detector, FloatArray, IntArray, generator
-from .data import Float32Array, Spectra
+from ..core import DataError, Detector, FloatArray, IntArray, check_share, check_whole, generator
+from .data import Float32Array, Spectra, check_spectra
 from .linear import fit_basis, product, solve_coefficients
 from .preparation import REST_PIXELS, REST_WAVELENGTH, RestSpectra, to_rest_frame
 from anomaly_nb.spectra.scoring import (
@@ -100,9 +100,12 @@ class CalibratedResiduals(ModelResiduals):
         self,
         normals: Spectra,  # (n,) normal spectra of the population to be judged, at least 20, better 150
     ) -> Self:
-        "Adapt to another population without retraining. Raises `DataError` for fewer than 20 spectra."
+        """Adapt to another population without retraining. Raises `DataError` for fewer than 20 spectra.
+
+        Deletes `decision_scores_` and `labels_`, which are of the old threshold; score spectra again with `predict`.
+        """
         self._check_fitted()
-        if len(normals) < 20:
+        if len(check_spectra(normals)) < 20:
             raise DataError(f"{len(normals)} normal spectra are too few to calibrate on; give at least 20, better 150.")
         rest = to_rest_frame(normals)
         k = min(_DIRECTIONS, len(rest) // 10)
@@ -113,6 +116,8 @@ class CalibratedResiduals(ModelResiduals):
             residual[halves == half] = self._residual(rest[np.flatnonzero(halves == half)])
         self.directions_ = fit_basis(rest.flux - expected, rest.ivar, k)[0]
         self._calibrate(rest, residual)
+        for name in ("decision_scores_", "labels_"):
+            vars(self).pop(name, None)
         return self
 
     def residuals(self, X: Spectra) -> Float32Array:
@@ -192,14 +197,26 @@ class ResidualDetector(CalibratedResiduals):
 
     holdout: float
     seed: int
+    components: int
+    robust: int
+
+    def _check_parameters(self) -> None:
+        "Raises `DataError` for a parameter that makes no sense, before there is work."
+        check_whole(self.components, "components")
+        check_whole(self.robust, "robust", 0)
+        check_whole(self.seed, "seed", 0)
+        check_share(self.contamination)
+        check_share(self.holdout, "holdout", 1)
 
     def fit(
         self,
         X: Spectra,  # normal spectra, at least 60, better a thousand
+        y: None = None,  # there are no labels
         **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
     ) -> Self:
         "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
-        if len(X) < 60:
+        self._check_parameters()
+        if len(check_spectra(X)) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
         rest = to_rest_frame(X)
         order, held_out = generator(self.seed, 0).permutation(len(rest)), max(20, int(self.holdout * len(rest)))

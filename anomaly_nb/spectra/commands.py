@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['logger', 'read_redshifts', 'read_any', 'spectra_files', 'usable', 'normal_spectra', 'spectra_train', 'load_detector',
-           'judge_files', 'read_run', 'write_result', 'read_result', 'spectra_detect']
+           'files_to_judge', 'judge_files', 'read_run', 'write_result', 'read_result', 'read_state', 'spectra_detect']
 
 # %% ../../nbs/spectra/12_commands.ipynb #5f3cafaa
+import glob
 import hashlib
 import json
 import logging
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -22,14 +24,14 @@ import pandas as pd
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from ..core import DataError, atomic_path, command_line, folder_lock, reading, when_interrupted
-from ..scale import choose_engine, decode, outcomes
+from ..core import DataError, atomic_path, check_whole, command_line, folder_lock, reading, when_interrupted
+from ..scale import choose_engine, decode, file_state, outcomes, printable
 from .baseline import BLOCK, ResidualDetector, SpectrumPCA
 from .benchmark import simulate_spectra
 from .cutouts import Pictures, fetch_sdss_image
 from .data import Spectra, concatenate
 from .preparation import faults
-from .readers import check_unpacked, read_desi, read_sdss, read_table
+from .readers import check_unpacked, read_desi, read_sdss, read_table, redrock_path
 from .report import plot_detection
 
 # %% ../../nbs/spectra/12_commands.ipynb #fd2ca4a7
@@ -93,7 +95,7 @@ def usable(
             spectra = read_any(path, redshifts)
         except DataError as error:
             logger.warning("skipped: %s", error)
-            yield path, Spectra(np.zeros((0, 1)), np.zeros((0, 1)), [1.0]), {"": str(error)}
+            yield path, Spectra(np.zeros((0, 1)), np.zeros((0, 1)), [1.0]), {"": printable(str(error))}
             continue
         reasons = faults(spectra)
         for name, reason in reasons.items():
@@ -120,7 +122,7 @@ def spectra_train(
     simulate: int = 0,  # Learn from so many simulated galaxies instead
     redshifts: str = "",  # CSV file with the columns id and z, for files that have no redshifts
     baseline: bool = False,  # Train SpectrumPCA instead of SpectrumDetector
-    epochs: int = 40,  # Of the network
+    epochs: int = 40,  # Passes of the network over the spectra, in fours, 4 at least; 0 leaves it out
     components: int = 30,  # Of the linear head
     contamination: float = 0.05,  # Share of normal spectra above the threshold
     seed: int = 0,  # Of everything
@@ -135,14 +137,14 @@ def spectra_train(
         from anomaly_nb.training import device_options
 
         trainer = device_options(device, devices, nodes, strategy)
-        spectra = simulate_spectra(simulate, seed) if simulate else normal_spectra(source, redshifts)
         common: dict[str, Any] = {"contamination": contamination, "seed": seed}
         network = SpectrumDetector(components, epochs, folder=str(out / "training"), **common)
-        with folder_lock(out):
-            detector: ResidualDetector = (
-                SpectrumPCA(components, **common).fit(spectra) if baseline else network.fit(spectra, **trainer)
-            )
-            detector.save(out)
+        detector: ResidualDetector = SpectrumPCA(components, **common) if baseline else network
+        detector._check_parameters()
+        check_whole(simulate, "simulate", 0)
+        spectra = simulate_spectra(simulate, seed) if simulate else normal_spectra(source, redshifts)
+        with folder_lock(out, devices * nodes):
+            detector.fit(spectra, **({} if baseline else trainer)).save(out)
         logger.info("%d spectra, threshold %.3f, kept in %s", len(spectra), detector.threshold_, out)
 
 # %% ../../nbs/spectra/12_commands.ipynb #b674449d
@@ -164,6 +166,28 @@ def load_detector(
     for name in ("detector.json", "state.safetensors"):
         digest.update((folder / name).read_bytes())
     return detector, digest.hexdigest()[:16]
+
+# %% ../../nbs/spectra/12_commands.ipynb #64e8ef07
+def files_to_judge(
+    source: Path,  # a file or folder of spectra
+    out: Path,  # folder of the results
+    model: Path,  # folder of the detector
+) -> dict[Path, str]:  # their names below the folder
+    "The files to read, without those of the command itself. Raises `DataError` if there are none."
+    files, place = spectra_files(source), source.resolve()
+    own = {"--out": out.resolve(), "--model": model.resolve()}
+    for option, folder in own.items():
+        if place.is_relative_to(folder):
+            raise DataError(
+                f"{source}: lies in the folder of {option}, where nothing is judged. Choose another {option}."
+            )
+    files = [
+        file for file in files if not any((place / file.relative_to(source)).is_relative_to(f) for f in own.values())
+    ]
+    if not files:
+        raise DataError(f"{source}: holds no spectra but files of --out and --model. Check the path.")
+    root = source.parent if source.is_file() else source
+    return {file.absolute(): printable(file.relative_to(root).as_posix()) for file in files}
 
 # %% ../../nbs/spectra/12_commands.ipynb #4b53086f
 def _write_json(path: Path, content: Any) -> None:
@@ -257,38 +281,73 @@ def read_run(
         return {key: str(content[key]) for key in ("model", "redshift table")}
 
 
+def _begin_run(path: Path, now: Mapping[str, str]) -> None:
+    "Keep what results are made with. Raises `DataError` if earlier ones were made with something else."
+    for what, before in read_run(path).items() if path.exists() else ():
+        if before != now[what]:
+            raise DataError(
+                f"{path.parent}: holds results of another {what} ({before}). Choose another --out or delete it."
+            )
+    _write_json(path, now)
+
+
 def write_result(
     path: Path,
     result: str,  # JSON: records and skipped, as by `judge_files`
+    state: str = "",  # of the file that was judged, by `scale.file_state`
 ) -> None:
     "Keep what was found in a file, with a digest."
     content = json.loads(result)
     digest = hashlib.sha256(json.dumps([content["records"], content["skipped"]]).encode()).hexdigest()
-    _write_json(path, {**content, "sha256": digest})
+    _write_json(path, {**content, "state": state, "sha256": digest})
+
+
+def _content(path: Path) -> dict[str, Any]:
+    "A result as it was written. Raises `DataError` if it has been damaged."
+    with reading(path, _AGAIN):
+        content = dict[str, Any](json.loads(path.read_text(encoding="utf-8")))
+        if (
+            hashlib.sha256(json.dumps([content["records"], content["skipped"]]).encode()).hexdigest()
+            != content["sha256"]
+        ):
+            raise DataError("differs from what was written")
+        return content
 
 
 def read_result(
     path: Path,  # as `write_result` left it
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:  # records; reasons by id of what was skipped
     "What was found in a file. Raises `DataError` if the result has been damaged."
-    with reading(path, _AGAIN):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records, skipped = content["records"], content["skipped"]
-        if hashlib.sha256(json.dumps([records, skipped]).encode()).hexdigest() != content["sha256"]:
-            raise DataError("differs from what was written")
-        return records, skipped
+    content = _content(path)
+    return content["records"], content["skipped"]
+
+
+def read_state(
+    path: Path,  # as `write_result` left it, if it did
+) -> str:  # of the file when it was judged; empty if that is not known
+    "What tells whether a result is of the file as it is now. Raises `DataError` if the result has been damaged."
+    return str(_content(path).get("state", "")) if path.exists() else ""
 
 # %% ../../nbs/spectra/12_commands.ipynb #ce2405b7
 def _kept(out: Path, file: Path) -> Path:
     "Where the result of a file is."
-    return out / "results" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
+    return out / "results" / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:16]}.json"
+
+
+def _forget_figures(out: Path, name: str) -> None:
+    "Delete what was drawn of a file as it was."
+    file = Path(name)
+    for pattern in (f"{glob.escape(file.name)}.png", f"{glob.escape(file.name)}-*.png"):
+        for figure in (out / "figures" / file.parent).glob(pattern):
+            figure.unlink()
 
 
 def _judge_new_files(
-    files: list[Path], model: Path, fingerprint: str, redshifts: str, out: Path, **engine: Any
+    files: Mapping[Path, str], model: Path, fingerprint: str, redshifts: str, out: Path, **engine: Any
 ) -> dict[Path, str]:
-    "Keep a result for each file that has none so far; the files whose process died, with the reason."
-    new = [f for f in files if not (k := _kept(out, f)).exists() or k.stat().st_mtime < f.stat().st_mtime]
+    "Keep a result for each file that has none as it is now; the files whose process died, with the reason."
+    states = {file: file_state([file, redrock_path(file)]) for file in files}
+    new = [file for file, state in states.items() if read_state(_kept(out, file)) != state]
     judge = partial(judge_files, model=str(model.resolve()), fingerprint=fingerprint, redshifts=redshifts)
     lost: dict[Path, str] = {}
     kept = f"What is finished is kept in {out}; the same command goes on from there."
@@ -297,20 +356,20 @@ def _judge_new_files(
         for chunk, outcome in outcomes(judge, [str(file) for file in new], **engine):
             failed = {index - chunk.start: reason for index, _, reason in outcome.failed}
             results = decode(outcome.suffix, outcome.data)["result"].tolist() if outcome.suffix else []
-            good = [file for place, file in enumerate(chunk.items) if place not in failed]
+            good = [Path(file) for place, file in enumerate(chunk.items) if place not in failed]
             lost |= {Path(chunk.items[place]): reason for place, reason in failed.items()}
             for file, result in zip(good, results, strict=True):
-                write_result(_kept(out, Path(file)), result)
+                _forget_figures(out, files[file])
+                write_result(_kept(out, file), result, states[file])
             bar.update(len(chunk.items))
     return lost
 
 # %% ../../nbs/spectra/12_commands.ipynb #00d777a1
-def _results(files: list[Path], root: Path, lost: dict[Path, str], out: Path) -> tuple[list[dict[str, Any]], ...]:
-    "Records of all files, and what was skipped, each with its file's path below `root`."
+def _results(files: Mapping[Path, str], lost: dict[Path, str], out: Path) -> tuple[list[dict[str, Any]], ...]:
+    "Records of all files, and what was skipped, each with its file's name."
     records: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    for file in files:
-        name = file.relative_to(root).as_posix()
+    for file, name in files.items():
         if file in lost:
             skipped.append({"file": name, "id": "", "reason": lost[file]})
         elif _kept(out, file).exists():
@@ -349,31 +408,23 @@ def spectra_detect(
     chunk_size: int = 0,  # Files that are given to a process at a time; 0 means an eighth, but at most 64
 ) -> None:
     "Find anomalous spectra; start again to go on after an interruption. Example: spectra_detect new/ --model model"
-    with command_line(), folder_lock(out):
-        choose_engine(workers, scheduler or None, chunk_size or 1)  # wrong arguments are told first
+    with command_line():
+        choose_engine(workers, scheduler or None, chunk_size or 1)  # wrong arguments leave no folder behind
         detector, fingerprint = load_detector(model)
-        root, table = source.absolute(), str(Path(redshifts).resolve()) if redshifts else ""
-        run, own = out / "run.json", (out.absolute(), model.absolute())
-        files = [file.absolute() for file in spectra_files(source)]
-        files = [file for file in files if not any(file.is_relative_to(folder) for folder in own)]
+        files, table = files_to_judge(source, out, model), str(Path(redshifts).resolve()) if redshifts else ""
         known = hashlib.sha256(json.dumps(read_redshifts(table)).encode()).hexdigest()[:16] if table else ""
-        now = {"model": fingerprint, "redshift table": known}
-        for what, before in read_run(run).items() if run.exists() else ():
-            if before != now[what]:
-                raise DataError(
-                    f"{out}: holds results of another {what} ({before}). Choose another --out or delete it."
-                )
-        _write_json(run, now)
         engine = {"workers": workers, "scheduler": scheduler or None, "chunk_size": chunk_size}
-        lost = _judge_new_files(files, model, fingerprint, table, out, **engine)
-        folder = root.parent if root.is_file() else root
-        records, skipped = _results(files, folder, lost, out)
-        odd = sorted((r for r in records if r["is_anomaly"]), key=lambda record: -record["score"])[:figures]
-        undrawn = [record for record in odd if not _picture(out, record).exists()]
         pictures = Pictures(partial(fetch_sdss_image, cache=out / "pictures")) if images else None
-        for name in dict.fromkeys(record["file"] for record in undrawn):
-            chosen = [record for record in undrawn if record["file"] == name]
-            _draw(detector, folder / name, chosen, out, pictures, table)
-        _write_tables(out, records, skipped)
+        with folder_lock(out):
+            _begin_run(out / "run.json", {"model": fingerprint, "redshift table": known})
+            lost = _judge_new_files(files, model, fingerprint, table, out, **engine)
+            records, skipped = _results(files, lost, out)
+            odd = sorted((r for r in records if r["is_anomaly"]), key=lambda record: -record["score"])[:figures]
+            undrawn = [record for record in odd if not _picture(out, record).exists()]
+            paths = {name: file for file, name in files.items()}
+            for name in dict.fromkeys(record["file"] for record in undrawn):
+                chosen = [record for record in undrawn if record["file"] == name]
+                _draw(detector, paths[name], chosen, out, pictures, table)
+            _write_tables(out, records, skipped)
         count = sum(record["is_anomaly"] for record in records)
         logger.info("%d spectra, %d anomalous, %d skipped: %s", len(records), count, len(skipped), out / "table.csv")

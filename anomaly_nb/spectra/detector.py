@@ -6,11 +6,13 @@
 __all__ = ['SpectrumDetector']
 
 # %% ../../nbs/spectra/08_detector.ipynb #16564382
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ..core import check_whole
 from .baseline import ResidualDetector
 from .data import Float32Array
 from .linear import absorb, fit_basis, local_features, product, solve, solve_coefficients
@@ -24,15 +26,19 @@ class SpectrumDetector(ResidualDetector):
     def __init__(
         self,
         components: int = 30,  # of the linear head and of the bottleneck
-        epochs: int = 40,  # of the network's training; 0 leaves the network out
+        epochs: int = 40,  # passes over the spectra, in fours, 4 at least; 0 leaves the network out
         robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
         holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
         seed: int = 0,  # of that choice, of weights and of training
-        folder: str | None = None,  # for logs and checkpoints: an interrupted `fit` goes on there
+        folder: Path | str | None = None,  # for logs and checkpoints: an interrupted `fit` goes on there
     ) -> None:
         self.components, self.epochs, self.robust = components, epochs, robust
         self.contamination, self.holdout, self.seed, self.folder = contamination, holdout, seed, folder
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_whole(self.epochs, "epochs", 0)
 
     def _fit_model(self, rest: RestSpectra, **trainer: Any) -> None:
         k = min(self.components, len(rest) // 2)

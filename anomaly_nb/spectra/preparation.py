@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import DataError, Described, FloatArray, IntArray
-from .data import LOG_STEP, Float32Array, Spectra, lattice
+from .data import LOG_STEP, Float32Array, Spectra, check_spectra, lattice
 
 # %% ../../nbs/spectra/02_preparation.ipynb #a12b3a3c
 REST_FIRST, REST_PIXELS = 34857, 4680  # first pixel on the lattice, number of pixels
@@ -67,16 +67,25 @@ def continuum_scale(
     return scales
 
 # %% ../../nbs/spectra/02_preparation.ipynb #3301f9c6
+_BELOW = 1.5  # σ that most pixels of a negative spectrum lie below zero
+
+
 def faults(
     spectra: Spectra,  # n spectra
 ) -> dict[str, str]:  # the reason by id, for those that cannot be put on the rest grid
     "Why some spectra cannot be judged; empty when all can."
     reasons = {}
-    for name, z, mask in zip(spectra.ids.tolist(), spectra.z, spectra.mask, strict=True):
+    arrays = (check_spectra(spectra).z, spectra.flux, spectra.ivar, spectra.mask)
+    for name, z, flux, ivar, mask in zip(spectra.ids.tolist(), *arrays, strict=True):
         if not -0.01 < z < 10:
             reasons[name] = f"the redshift is {z}; it must lie between -0.01 and 10"
         elif mask.all():
             reasons[name] = "all pixels are masked"
+        elif not flux[~mask].any():
+            reasons[name] = "its flux is zero throughout; check the fibre and the file"
+        elif (flux * np.sqrt(ivar) < -_BELOW)[~mask].mean() > 0.5:
+            lies = f"most pixels lie more than {_BELOW} σ below zero"
+            reasons[name] = f"its flux is negative as a whole, {lies}; check the sky subtraction or the sign"
     return reasons
 
 # %% ../../nbs/spectra/02_preparation.ipynb #61d7ad7f

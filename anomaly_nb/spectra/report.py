@@ -146,6 +146,18 @@ def plot_combined_spectra(
     return anomalous, chosen, seed
 
 # %% ../../nbs/spectra/11_report.ipynb #e1ccc046
+_LABEL = 400.0  # angstrom that a reason takes
+
+
+def _heights(middles: FloatArray) -> list[float]:
+    "For each of up to three labels a height that no earlier one nearby has, as a share of the axes."
+    heights = list[float]()
+    for middle in middles:
+        near = {height for other, height in zip(middles, heights, strict=False) if abs(other - middle) < _LABEL}
+        heights.append(next(height for height in (0.86, 0.72, 0.04) if height not in near))
+    return heights
+
+
 def plot_detection(
     detector: ResidualDetector,  # fitted
     spectrum: Spectra,  # one spectrum
@@ -172,7 +184,8 @@ def plot_detection(
     for start, end in spans:
         for ax in (upper, lower):
             ax.axvspan(start, end, color="#fdae61", alpha=0.35, lw=0)
-    for middle, reason, height in zip(spans[:3].mean(axis=1), reasons[:3], (0.86, 0.72, 0.04), strict=False):  # apart
+    middles = spans[:3].mean(axis=1)
+    for middle, reason, height in zip(middles, reasons[:3], _heights(middles), strict=True):
         lower.annotate(reason, (middle, height), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
     verdict = "anomalous" if score > detector.threshold_ else "normal"
     upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, surprise {score:.1f}", fontsize=9)

@@ -23,14 +23,14 @@ import numpy.typing as npt
 import pandas as pd
 from fastcore.script import call_parse
 
-from ..core import DataError, FloatArray, atomic_path, check_values, command_line, folder_lock
+from ..core import DataError, FloatArray, atomic_path, check_values, check_whole, command_line, folder_lock
 from ..metrics import best_delay_f1, delay_f1
-from ..scale import map_chunks
+from ..scale import map_chunks, printable
 from .detector import SpectralResidual
 from .microsoft import microsoft_sr
-from .model import Side
+from .model import Side, check_number, check_side
 from .season import bridge
-from .series import Curve, curve_files, read_curve, read_folder
+from .series import Curve, curve_files, even_slots, read_curve, read_folder
 
 # %% ../../nbs/srcnn/13_commands.ipynb #0984336d
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def windows_of(
     "Training windows of many curves. Raises `DataError` if no curve is longer than the window."
     from anomaly_nb.srcnn.windows import training_windows
 
+    check_whole(seed, "seed", 0)
     parts = []
     for i, curve in enumerate(curves):
         part = training_windows(_values(curve), window, step, num, seed + i, padded=padded, clean=clean)
@@ -162,8 +163,9 @@ def _first_network(window: int, seed: int, load: str) -> Any:
     from anomaly_nb.srcnn.network import SRCNNNetwork
     from anomaly_nb.training import fit_weights, read_weights
 
-    torch.manual_seed(seed)
-    network = SRCNNNetwork(window)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SRCNNNetwork(window)
     if load:
         fit_weights(network, read_weights(load), load)
     return network
@@ -204,17 +206,21 @@ def srcnn_train(
         from anomaly_nb.srcnn.windows import gen_set
         from anomaly_nb.training import EveryEpochs, device_options, train, write_weights
 
-        options = device_options(device, devices, nodes, strategy)
+        check_whole(epoch, "epoch")
+        check_whole(batch_size, "batch_size")
+        check_whole(num_workers, "num_workers", 0)
+        check_whole(seed, "seed", 0)
+        options, rate = device_options(device, devices, nodes, strategy), check_number(lr, "lr")
         learn, held_out = training_data(recipe, dataset_folder(root, dataset), window, seed)
         network, kind = _first_network(window, seed, load), _optimizer(optimizer)
-        rate = lr or {"documented": 1e-6, "tuned": 1e-3}[recipe]
+        rate = rate or {"documented": 1e-6, "tuned": 1e-3}[recipe]
 
         def keep(epoch: int) -> None:
             write_weights(network, save / f"srcnn_retry{epoch}_{window}.bin")
             logger.info("saved %s", save / f"srcnn_retry{epoch}_{window}.bin")
 
         begun, log = time.perf_counter(), save / f"log_{dataset}_{window}_{recipe}"
-        with folder_lock(save):
+        with folder_lock(save, devices * nodes):
             refuse_others(save, log, window)
             train(
                 network,
@@ -257,7 +263,9 @@ def evaluate_curves(
     delay: int = 7,  # points
 ) -> pd.DataFrame:  # best and own delay-adjusted F1 by detector, pooled over the curves
     "Detectors on labelled curves; those without training judge each curve by itself."
+    check_whole(delay, "delay", 0)
     truth, rows = [curve.truth for curve in curves], {}
+    slots = [even_slots(curve.series.index) for curve in curves]  # the delay counts missing points too
     plain = [SpectralResidual().fit(curve.series) for curve in curves]
     found: dict[str, tuple[Sequence[npt.ArrayLike], Sequence[npt.ArrayLike]]] = {}
     found["SpectralResidual"] = ([d.decision_scores_ for d in plain], [d.labels_ for d in plain])
@@ -270,7 +278,7 @@ def evaluate_curves(
         probabilities = [network.decision_function(curve.series) for curve in curves]
         found[Path(checkpoint).name] = (probabilities, [each > network.threshold_ for each in probabilities])
     for name, (scores, alarms) in found.items():
-        rows[name] = (best_delay_f1(truth, scores, delay)[0], *delay_f1(truth, alarms, delay))
+        rows[name] = (best_delay_f1(truth, scores, delay, slots)[0], *delay_f1(truth, alarms, delay, slots))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["best F1", "own F1", "own precision", "own recall"])
 
 # %% ../../nbs/srcnn/13_commands.ipynb #1de4bb3a
@@ -289,7 +297,7 @@ def detect_files(
             table = SRCNN.from_checkpoint(checkpoint).detect(series)
         else:
             table = SpectralResidual(side=side).fit(series).detect(series)
-        tables.append(table.reset_index().assign(file=file))
+        tables.append(table.reset_index().assign(file=printable(file)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -301,6 +309,16 @@ def _write_and_show(table: pd.DataFrame, target: Path) -> None:
         print(found.to_string(index=False, max_rows=20, float_format="{:.4g}".format))
 
 # %% ../../nbs/srcnn/13_commands.ipynb #34e61e3d
+def _weights(checkpoint: str) -> str:
+    "The whole path of a published network's weights, read once to see that they are some; empty where none are named."
+    if not checkpoint:
+        return ""
+    from anomaly_nb.srcnn.srcnn import read_network
+
+    read_network(checkpoint)
+    return str(Path(checkpoint).resolve())
+
+# %% ../../nbs/srcnn/13_commands.ipynb #3d24a3d7
 @call_parse
 def srcnn_detect(
     file: str,  # CSV file: time, value; or a folder of them
@@ -313,23 +331,27 @@ def srcnn_detect(
 ) -> None:
     "Find the anomalies of one curve, or of a folder of curves. Example: srcnn_detect load.csv --side upper"
     with command_line():
-        source = Path(file)
-        weights = str(Path(checkpoint).resolve()) if checkpoint else ""
-        if weights and not Path(weights).is_file():
-            raise DataError(f"{checkpoint}: no such checkpoint. Give the file of a published network's weights.")
+        source, weights = Path(file), _weights(checkpoint)
         run = {"side": side, "checkpoint": sha256(Path(weights).read_bytes()).hexdigest() if weights else ""}
-        judge = partial(detect_files, side=side, checkpoint=weights)  # type: ignore[arg-type]
+        judge = partial(detect_files, side=check_side(side), checkpoint=weights)
         if not source.is_dir():
             target = Path(out) if out else source.with_name(f"{source.stem}_anomalies.csv")
+            if target.exists() and source.exists() and target.samefile(source):
+                raise DataError(f"{target}: is the curve itself, which the table would replace. Choose another --out.")
             _write_and_show(judge([file]).drop(columns="file"), target)
             return
         named = source if source.name not in ("", "..") else source.resolve()  # "." has no name
         target = Path(out or f"{named}_anomalies")
+        if source.resolve().is_relative_to(target.resolve()):
+            raise DataError(f"{target}: holds the curves, so the tables cannot be put there. Choose another --out.")
         found = (path for path in curve_files(source.resolve()) if not path.is_relative_to(target.resolve()))
         if not (files := sorted(map(str, found))):
             raise DataError(f"{file}: no .csv file here. Check the path.")
         engine = {"workers": workers, "scheduler": scheduler or None}
         shards = map_chunks(judge, files, target, chunk_size=chunk_size, run=run, **engine)  # type: ignore[arg-type]
+        failed = shards.failed
         with atomic_path(target / "failed.csv") as path:
-            shards.failed.to_csv(path, index=False)
-        logger.info("%d points of %d curves are in %s; %d failed", len(shards), len(files), target, len(shards.failed))
+            failed.to_csv(path, index=False)
+        if len(failed) == len(files):
+            raise DataError(f"{file}: no curve could be judged, the first because of this: {failed['reason'][0]}")
+        logger.info("%d points of %d curves are in %s; %d failed", len(shards), len(files), target, len(failed))

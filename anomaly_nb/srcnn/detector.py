@@ -6,6 +6,7 @@
 __all__ = ['Columns', 'read_columns', 'ColumnModels', 'SpectralResidual']
 
 # %% ../../nbs/srcnn/07_detector.ipynb #7a132c55
+from collections import Counter
 from collections.abc import Mapping
 from copy import copy
 from typing import Any, Literal, NamedTuple, Self
@@ -14,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core import DataError, Detector, FloatArray, IntArray, check_values
+from ..core import DataError, Detector, FloatArray, IntArray, check_share, check_values, check_whole, reading
 from anomaly_nb.srcnn.model import (
     SeriesModel,
     Side,
+    check_number,
+    check_side,
     fit_model,
     judge_points,
     models_from_state,
@@ -51,7 +54,8 @@ def read_columns(
         rows, names = X.index, [str(name) for name in X.columns]
         columns = [check_values(X.iloc[:, i], f"column {name}", allow_nan=True) for i, name in enumerate(names)]
     else:
-        array = np.asarray(X)
+        with reading("values", "Pass a series, or rows of the same length."):
+            array = np.asanyarray(X)
         table = array[:, None] if array.ndim == 1 else check_values(array, ndim=2, allow_nan=True)
         rows, names = pd.RangeIndex(len(table)), [str(i) for i in range(table.shape[1])]
         columns = [
@@ -59,9 +63,7 @@ def read_columns(
         ]
     if not columns:
         raise DataError("The table has no columns. Pass at least one series.")
-    counted = pd.api.types.is_numeric_dtype(rows) and not isinstance(rows, pd.RangeIndex)
-    timed = isinstance(rows, pd.DatetimeIndex) or counted
-    slots = even_slots(rows) if timed and len(rows) > 1 else None
+    slots = None if isinstance(rows, pd.RangeIndex) else even_slots(rows)
     if slots is not None and slots[-1] == len(slots) - 1:
         slots = None
     return Columns(names, columns if slots is None else [to_grid(c, slots) for c in columns], rows, slots)
@@ -78,15 +80,29 @@ def _clock(index: pd.Index) -> tuple[float | None, float | None]:
 class ColumnModels(Detector):
     "The part of `SpectralResidual` that knows the fitted models."
 
+    columns_: list[str]  # their names, numbers for those of an array
     models_: list[SeriesModel]  # one per column
     start_: float | None  # time of the first fitted point in seconds; None without a time index
     step_: float | None  # median step in seconds
+
+    def _ordered(self, X: npt.ArrayLike | pd.Series | pd.DataFrame, names: list[str]) -> Self:
+        "The detector with its models in the order of a table's columns. Raises `DataError` where some are missing."
+        known = self.columns_
+        unnamed = len(known) == 1 or known == [str(i) for i in range(len(known))]
+        if not isinstance(X, pd.DataFrame) or names == known or (unnamed and set(names) != set(known)):
+            return self
+        if missing := ", ".join((Counter(known) - Counter(names)).elements()):
+            raise DataError(f"The table has no column {missing}, which the detector was fitted to. Rename its columns.")
+        detector, places = copy(self), np.empty(len(known), np.int64)
+        places[np.argsort(names, kind="stable")] = np.argsort(known, kind="stable")  # of equal names the first is first
+        detector.models_ = [self.models_[i] for i in places]
+        return detector
 
     def _fitted_to(self, X: npt.ArrayLike | pd.Series | pd.DataFrame) -> tuple[Self, Columns]:
         detector, data = self if hasattr(self, "threshold_") else copy(self).fit(X), read_columns(X)
         if len(data.grids) != len(detector.models_):
             raise DataError(f"Fitted to {len(detector.models_)} columns, got {len(data.grids)}. Pass the same columns.")
-        step = _clock(data.rows)[1]
+        detector, step = detector._ordered(X, data.names), _clock(data.rows)[1]
         if step and detector.step_ and len(data.rows) > 2 and not 0.8 < step / detector.step_ < 1.25:
             raise DataError(
                 f"Fitted to a point every {detector.step_:g} s, these come every {step:g} s. Resample them."
@@ -140,12 +156,19 @@ class SpectralResidual(ColumnModels):
         self.period, self.filter_length, self.local_window = period, filter_length, local_window
         self.context, self.side, self.contamination = context, side, contamination
 
+    def _check_parameters(self) -> None:
+        if self.period != "auto":
+            check_whole(self.period, "period")
+        check_whole(self.filter_length, "filter_length", 2)
+        check_whole(self.local_window, "local_window", 0)
+        check_number(self.context, "context", 1)
+        check_side(self.side)
+        if self.contamination is not None:
+            check_share(self.contamination)
+
     def fit(self, X: npt.ArrayLike | pd.Series | pd.DataFrame, y: None = None) -> Self:
         "Learn from a series `(n,)` or columns `(n, k)`; at least 12 points. Labels are not used."
-        if self.side not in ("both", "upper", "lower"):
-            raise DataError(f"side is {self.side!r}; it can be 'both', 'upper' or 'lower'.")
-        if self.contamination is not None and not 0 < self.contamination < 0.5:
-            raise DataError(f"contamination is {self.contamination}; a share between 0 and 0.5 is expected.")
+        self._check_parameters()
         data = read_columns(X)
         self.columns_, (self.start_, self.step_) = data.names, _clock(data.rows)
         options = {name: value for name, value in self.get_params().items() if name != "filter_length"}

@@ -15,7 +15,8 @@ import pandas as pd
 from scipy import fft
 from scipy.ndimage import median_filter
 
-from ..core import BoolArray, DataError, FloatArray, check_values
+from ..core import BoolArray, DataError, FloatArray, check_values, check_whole
+from .model import check_number
 from .saliency import average_filter, extend_series, spectral_residual
 
 # %% ../../nbs/srcnn/02_microsoft.ipynb #a397b9db
@@ -176,7 +177,9 @@ def microsoft_sr(
     if 0 < batch_size < 12:
         raise DataError(f"batch_size is {batch_size}; a batch needs at least 12 points, 0 takes all.")
     size = len(array) if batch_size <= 0 else min(batch_size, len(array))
-    options = _Options(threshold, mag_window, score_window, sensitivity, margin)
+    windows = check_whole(mag_window, "mag_window"), check_whole(score_window, "score_window")
+    threshold, sensitivity = check_number(threshold, "threshold"), check_number(sensitivity, "sensitivity", 100)
+    options = _Options(threshold, *windows, sensitivity, margin)
     tables = []
     for start in range(0, len(array), size):
         end = min(start + size, len(array))

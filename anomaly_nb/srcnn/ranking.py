@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHANNELS', 'KINDS', 'signed_log', 'whitened_features', 'RankingNetwork', 'inject', 'Injections', 'injection_loss',
-           'one_cycle', 'train_ranking']
+           'one_cycle', 'check_training', 'train_ranking']
 
 # %% ../../nbs/srcnn/11_ranking.ipynb #e1491001
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..core import BoolArray, DataError, Described, FloatArray, generator
-from .model import ENERGY_CAP, ENERGY_FLOOR, SeriesModel, moving_mean, surprise
+from ..core import BoolArray, Described, FloatArray, check_whole, generator
+from .model import ENERGY_CAP, ENERGY_FLOOR, SeriesModel, check_number, moving_mean, surprise
 from .season import repeat_season
 from .whitening import filter_pieces
 from ..training import train
@@ -197,6 +197,19 @@ def one_cycle(
     return float(0.5 * (1 + np.cos(np.pi * (progress - 0.3) / 0.7)))
 
 # %% ../../nbs/srcnn/11_ranking.ipynb #90e17023
+def check_training(
+    window: int,  # points seen around each, about
+    steps: int,  # of four stretches each
+    learning_rate: float,  # at its highest
+    seed: int,  # of weights and injections
+) -> None:
+    "Raises `DataError` for settings that no network can be trained with."
+    check_whole(window, "window", 3)
+    check_whole(steps, "steps")
+    check_number(learning_rate, "learning_rate")
+    check_whole(seed, "seed", 0)
+
+# %% ../../nbs/srcnn/11_ranking.ipynb #7cc10aef
 def train_ranking(
     models: Sequence[SeriesModel],  # one per curve
     grids: Sequence[FloatArray],  # (n,) values that each was fitted to, NaN = missing
@@ -208,8 +221,7 @@ def train_ranking(
     **options: Any,  # passed to `anomaly_nb.training.train`: folder, progress, ...
 ) -> RankingNetwork:
     "Train a network to find what was injected into curves. Raises `DataError` if there is nothing to do or to see."
-    if window < 3 or steps < 1:
-        raise DataError(f"window {window}, steps {steps}: at least 3 points and 1 step are needed.")
+    check_training(window, steps, learning_rate, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = RankingNetwork(window)

@@ -10,23 +10,29 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from ..core import DataError, FloatArray, check_values
+from ..core import DataError, FloatArray, check_values, check_whole
 
 # %% ../../nbs/srcnn/01_saliency.ipynb #1fd4949d
+def _trailing_sums(array: FloatArray, n: int) -> FloatArray:
+    "Sums over the last n points, from sums over half of them; n is at most the length."
+    if n <= 1:
+        return array.copy()
+    half = n // 2
+    sums = _trailing_sums(array, half)
+    sums[half:] += sums[:-half]
+    if n % 2:
+        sums[n - 1 :] += array[: 1 - n]
+    return sums
+
+
 def average_filter(
     values: npt.ArrayLike,  # (n,)
     n: int = 3,  # points in the window, the current one included
 ) -> FloatArray:  # (n,)
     "Trailing mean; the window shrinks at the start."
     array = np.asarray(values, dtype=np.float64)
-    n = min(n, len(array))
-    if n <= 8:  # a few additions are faster than a cumulative sum
-        means = array.copy()
-        for lag in range(1, n):
-            means[lag:] += array[:-lag]
-    else:
-        means = np.cumsum(array)
-        means[n:] -= means[:-n].copy()
+    n = min(check_whole(n, "n"), len(array))
+    means = _trailing_sums(array, n)
     means[n:] /= n
     means[:n] /= np.arange(1, n + 1)
     return means
@@ -53,7 +59,7 @@ def spectral_residual(
     mag_window: int = 3,  # frequencies in the trailing mean (the paper's q)
 ) -> FloatArray:  # (n,) saliency, >= 0
     "Saliency of each point (equations 1 to 6 of [SR-CNN](https://arxiv.org/abs/1906.03821))."
-    array = check_values(values)
+    array, mag_window = check_values(values), check_whole(mag_window, "mag_window")
     half = fft.rfft(array)
     bins, mirrored = len(half), (len(array) - 1) // 2
     amplitude = np.abs(half)

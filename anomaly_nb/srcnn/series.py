@@ -12,6 +12,7 @@ import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,28 +62,43 @@ def _numbers(column: pd.Series, source: str) -> FloatArray:
     wrong = numbers.isna() & column.notna()
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise DataError(f"{source}, row {row + 2}: {column.iloc[row]!r} is not a number. Correct or empty the cell.")
+        what = f"{column.iloc[row]!r} is not a number, in the column {column.name!r}"
+        remedy = "Correct or empty the cell, and put the time first, the value second"
+        raise DataError(f"{source}, row {row + 2}: {what}. {remedy}.")
     return numbers.to_numpy(np.float64)
 
 # %% ../../nbs/srcnn/00_series.ipynb #5bfeea70
 def _day_first(column: pd.Series, source: str) -> bool:
     "Do dates like 13/04/2024 begin with the day? Raises `DataError` where that cannot be known."
-    form = r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{4}"
+    form = r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-](\d{4}|\d{2})(?!\d)"
     if not column[:1].str.match(form).any():
         return False
     parts = column.str.extract(form).astype(float)
     first, second = (bool((parts[place] > 12).any()) for place in (0, 1))
-    if not first and not second:
-        raise DataError(f"{source}: the day in {column.iloc[0]!r} may be the month. Write dates like 2024-04-13.")
+    year_first = first and parts[2].max() < 100 and parts[2].nunique() >= parts[0].nunique()
+    if year_first or not (first or second):
+        other = "year" if year_first else "month"
+        raise DataError(f"{source}: the day in {column.iloc[0]!r} may be the {other}. Write dates like 2024-04-13.")
     return first
 
 # %% ../../nbs/srcnn/00_series.ipynb #478315a3
+def _dates(numbers: pd.Series) -> pd.Series | None:
+    "Numbers that are all dates like 20240130, or all years, as times; None for any others."
+    for form, first, last in (("%Y%m%d", 19000101, 21001231), ("%Y", 1900, 2100)):
+        if (numbers.between(first, last) & (numbers % 1 == 0)).all():
+            dates = pd.to_datetime(numbers.astype(np.int64).astype(str), format=form, errors="coerce")
+            return dates if dates.notna().all() else None
+    return None
+
+
 def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
     "A text column as times: dates, or seconds or milliseconds since 1970."
     seconds = pd.to_numeric(column, errors="coerce")
     with reading(source, "Expected dates in one time zone, or seconds since 1970."):
-        if seconds.notna().all():
-            times = pd.to_datetime(seconds, unit="ms" if seconds.abs().max() > 1e11 else "s", errors="coerce")
+        if (seconds.notna() | column.isna()).all():
+            times = _dates(seconds)
+            if times is None:
+                times = pd.to_datetime(seconds, unit="ms" if seconds.abs().max() > 1e11 else "s", errors="coerce")
         else:
             times = pd.to_datetime(column, errors="coerce", format="mixed", dayfirst=_day_first(column, source))
     bad = np.flatnonzero(times.isna())
@@ -117,8 +133,12 @@ def read_curve(
         raise DataError(f"{source}: found {table.shape[1]} column, expected timestamp, value. Separate them by commas.")
     if pd.notna(pd.to_numeric(str(table.columns[1]), errors="coerce")):
         raise DataError(f"{source}: row 1 holds data. Put a header row before it, for example 'timestamp,value'.")
+    filled = np.flatnonzero(table.notna().any(axis=1))
+    table = table[: filled.max(initial=-1) + 1]  # without blank lines at the end
     if table.empty:
         raise DataError(f"{source}: only a header and no rows. Drop the file or fill it.")
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(f"{source}: the rows have more cells than the header. Name each column in the first row.")
     labels = None
     if "label" in table:
         marks = _numbers(table["label"], source)
@@ -180,11 +200,23 @@ def load_kpi() -> list[Curve]:  # 2 curves of 17,568 points with point labels
     return _read_zip("timeseries/kpi.zip")[0]
 
 # %% ../../nbs/srcnn/00_series.ipynb #432e030f
+def _stamps(index: pd.Index) -> npt.NDArray[Any]:
+    "Times or numbers of an index as numbers. Raises `DataError` for text and other objects."
+    if isinstance(index, pd.PeriodIndex):
+        return np.asarray(index.asi8)
+    if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
+        return np.asarray(index.as_unit("ns").asi8)
+    if not pd.api.types.is_numeric_dtype(index):
+        remedy = "Parse the dates, e.g. with pandas.to_datetime, or drop the index with reset_index(drop=True)"
+        raise DataError(f"index: {str(index[0])!r} is of the type {index.dtype}, no time and no number. {remedy}.")
+    return check_values(index, "index")
+
+
 def even_slots(
-    index: pd.Index,  # (n,) times or numbers, ascending
+    index: pd.Index,  # (n,) times, periods or numbers, ascending
 ) -> IntArray:  # (n,) slot of each point on the grid of the median interval, strictly increasing from 0
     "Place points on an even grid. Raises `DataError` on unordered times and on gaps that dwarf the data."
-    stamps = index.as_unit("ns").asi8 if isinstance(index, pd.DatetimeIndex) else check_values(index, "index")
+    stamps = _stamps(index)
     times = stamps - stamps[:1]
     steps = np.diff(times)
     if (steps <= 0).any():

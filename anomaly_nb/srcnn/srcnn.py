@@ -19,9 +19,9 @@ import torch
 
 from ..core import DataError, Detector, FloatArray
 from .detector import Columns, SpectralResidual, read_columns
-from .model import SeriesModel, rank, surprise
+from .model import SeriesModel, check_number, rank, surprise
 from .network import SRCNNNetwork, published_scores
-from .ranking import RankingNetwork, train_ranking, whitened_features
+from .ranking import RankingNetwork, check_training, train_ranking, whitened_features
 from .season import bridge
 from ..training import fit_weights, read_weights
 
@@ -185,8 +185,11 @@ class SRCNN(Detector):
     def fit(self, X: SeriesLike | Sequence[SeriesLike], y: None = None, **options: Any) -> Self:
         "Learn from a series `(n,)` or a list of them, without labels; `options` go to `anomaly_nb.training.train`."
         parts, unfitted = series_list(X), SpectralResidual(self.period, contamination=self.contamination)
-        fitted, grids = fit_each(unfitted, parts)
         settings = {name: getattr(self, name) for name in ("window", "steps", "learning_rate", "seed")}
+        unfitted._check_parameters()
+        check_training(**settings)
+        check_number(self.weight, "weight")
+        fitted, grids = fit_each(unfitted, parts)
         models = [plain.models_[0] for plain in fitted]
         self.network_: Network = train_ranking(models, grids, **settings, **options)
         self.plain_, self.threshold_ = (fitted[0], fitted[0].threshold_) if len(parts) == 1 else (unfitted, 1.0)
