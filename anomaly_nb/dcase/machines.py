@@ -413,12 +413,12 @@ def _manifest(path: Path) -> dict[str, dict[Any, Any]]:
 
 
 def _write_manifest(path: Path, rows: Mapping[str, Mapping[Any, Any]]) -> None:
-    "The rows as a file, whole or not at all; without rows there is no file."
+    "The rows as a file, sorted, whole or not at all; without rows there is no file."
     if not rows:
         path.unlink(missing_ok=True)
         return
     with atomic_path(path) as temporary:
-        pd.DataFrame(list(rows.values())).to_csv(temporary, index=False)
+        pd.DataFrame([rows[file] for file in sorted(rows)]).to_csv(temporary, index=False)
 
 
 def _check_kept(
