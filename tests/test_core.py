@@ -264,7 +264,7 @@ PRINTS = """
 
 @pytest.mark.parametrize(("target", "told"), [("| head -n 1", ""), ("> /dev/full", "error: [Errno 28]")])
 def test_output_that_cannot_be_written(target, told):
-    shell = f'{sys.executable} -c "$PROGRAM" {target}; exit ${{PIPESTATUS[0]}}'
+    shell = f'"{sys.executable}" -c "$PROGRAM" {target}; exit ${{PIPESTATUS[0]}}'
     environment = os.environ | {"PROGRAM": textwrap.dedent(PRINTS)}
     done = subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
