@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'STYLE', 'DataError', 'command_line', 'when_interrupted', 'reading',
-           'check_values', 'check_whole', 'check_share', 'listed', 'generator', 'atomic_path', 'first_process',
-           'folder_lock', 'html_card', 'Described', 'html_page', 'Parameters', 'Detector', 'json_value', 'save_state',
-           'load_state']
+           'check_values', 'check_whole', 'check_share', 'check_number', 'listed', 'generator', 'atomic_path',
+           'first_process', 'folder_lock', 'html_card', 'Described', 'html_page', 'Parameters', 'Saved', 'Detector',
+           'json_value', 'save_state', 'load_state']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
 import _thread
@@ -157,6 +157,17 @@ def check_share(
     "A share above zero that a user has set. Raises `DataError` for anything else."
     if not isinstance(value, Real) or not 0 < float(value) < most:
         raise DataError(f"{name} is {value!r}; it must be a number between 0 and {most:g}.")
+    return float(value)
+
+
+def check_number(
+    value: Any,  # of a setting
+    name: str,  # how the message calls it
+    most: float = 1e6,  # largest allowed value
+) -> float:
+    "A number from 0 on that a user has set. Raises `DataError` for anything else."
+    if not isinstance(value, Real) or not 0 <= float(value) <= most:
+        raise DataError(f"{name} is {value!r}; it must be a number from 0 to {most:g}.")
     return float(value)
 
 
@@ -342,34 +353,9 @@ class Parameters(Described):
         facts = {name: _short(value) for name, value in self.get_params().items()}
         return html_card(type(self).__name__, facts, fitted)
 
-# %% ../nbs/00_core.ipynb #f7e1bb46
-class Detector(Parameters, ABC):
-    "What each detector of this library can do."
-
-    decision_scores_: FloatArray  # scores of the data it was fitted to
-    threshold_: float  # scores above it are called anomalies
-    labels_: IntArray  # 1 where `decision_scores_` is above the threshold
-
-    @abstractmethod
-    def fit(self, X: Any, y: None = None) -> Self:
-        "Learn what is normal; there are no labels."
-
-    @abstractmethod
-    def decision_function(self, X: Any) -> FloatArray:
-        "Scores `(n,)`, higher is more anomalous."
-
-    @abstractmethod
-    def detect(self, X: Any) -> pd.DataFrame:
-        "One readable row for each thing scored."
-
-    def predict(self, X: Any) -> IntArray:
-        "Labels `(n,)`: 1 where the score is above `threshold_`."
-        self._check_fitted()
-        return (self.decision_function(X) > self.threshold_).astype(np.int64)
-
-    def fit_predict(self, X: Any, y: None = None) -> IntArray:
-        "Labels of the data that it is fitted to."
-        return self.fit(X).labels_
+# %% ../nbs/00_core.ipynb #a45571ef
+class Saved(Parameters):
+    "What has been fitted can be kept on disk."
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "threshold_"):
@@ -404,6 +390,35 @@ class Detector(Parameters, ABC):
             detector = cls(**params)
             detector._restore(state)
         return detector
+
+# %% ../nbs/00_core.ipynb #f7e1bb46
+class Detector(Saved, ABC):
+    "What each detector of this library can do."
+
+    decision_scores_: FloatArray  # scores of the data it was fitted to
+    threshold_: float  # scores above it are called anomalies
+    labels_: IntArray  # 1 where `decision_scores_` is above the threshold
+
+    @abstractmethod
+    def fit(self, X: Any, y: None = None) -> Self:
+        "Learn what is normal; there are no labels."
+
+    @abstractmethod
+    def decision_function(self, X: Any) -> FloatArray:
+        "Scores `(n,)`, higher is more anomalous."
+
+    @abstractmethod
+    def detect(self, X: Any) -> pd.DataFrame:
+        "One readable row for each thing scored."
+
+    def predict(self, X: Any) -> IntArray:
+        "Labels `(n,)`: 1 where the score is above `threshold_`."
+        self._check_fitted()
+        return (self.decision_function(X) > self.threshold_).astype(np.int64)
+
+    def fit_predict(self, X: Any, y: None = None) -> IntArray:
+        "Labels of the data that it is fitted to."
+        return self.fit(X).labels_
 
 # %% ../nbs/00_core.ipynb #b214830e
 def json_value(value: object) -> object:

@@ -219,12 +219,8 @@ def srcnn_chapter(
         tables[1][show], labels[1][show], detectors[1].threshold_, xlabel="time (UTC)", title=seconds[1].name
     )
     intervals = {str(name): (row["low"], row["high"]) for name, row in table.iterrows()}
-    ranking = plot_comparison(
-        table["NAB average precision"],
-        intervals,
-        ours=ours,
-        xlabel=f"average precision, {len(nab)} curves",
-    )
+    measure = f"average precision, {len(nab)} curves"
+    ranking = plot_comparison(table["NAB average precision"], intervals, ours=ours, xlabel=measure)
     return Chapter(
         "Time series: server curves",
         "The detector learns the rhythm and the spectrum of the first half of a curve, without labels, and judges the "

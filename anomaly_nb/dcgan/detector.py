@@ -60,6 +60,12 @@ def discriminator_features(
     return np.array(found, np.float64)
 
 # %% ../../nbs/dcgan/08_detector.ipynb #33e35d55
+def _without_weights(*sizes: Any, **options: Any) -> DCGANDiscriminator:
+    "A network for weights from a file; the caller's generator is not asked for the first ones."
+    with torch.random.fork_rng(devices=[]):
+        return DCGANDiscriminator(*sizes, **options).eval()
+
+
 def load_discriminator(
     checkpoint: Path | str,  # of dcgan_train
 ) -> tuple[DCGANDiscriminator, SpectrogramFormat]:
@@ -70,10 +76,9 @@ def load_discriminator(
     with reading(checkpoint, "No checkpoint of dcgan_train."):
         model, recipe = content["config"]["model"], content["config"]["recipe"]
         norm = "spectral" if recipe["spectral_norm"] else "batch"
-        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced below
-            network = DCGANDiscriminator(model["features_d"], model["image_size"], model["channels"], norm)
+        network = _without_weights(model["features_d"], model["image_size"], model["channels"], norm)
         fit_weights(network, content["discriminator"], checkpoint)
-        return network.eval(), SpectrogramFormat(**content["format"])
+        return network, SpectrogramFormat(**content["format"])
 
 # %% ../../nbs/dcgan/08_detector.ipynb #1b4d45ed
 def counterfeits(
@@ -192,8 +197,7 @@ class EngineModel(Detector):
         super()._restore({name: value for name, value in state.items() if not name.startswith("network.")})
         self.network_ = None
         if (options := state["options_"]) is not None:
-            with torch.random.fork_rng(devices=[]):  # as in `load_discriminator`
-                self.network_ = DCGANDiscriminator(**options).eval()
+            self.network_ = _without_weights(**options)
             self.network_.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
 
     def _learn(self, right: list[FloatArray], wrong: list[FloatArray]) -> None:

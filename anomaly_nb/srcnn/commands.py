@@ -23,12 +23,21 @@ import numpy.typing as npt
 import pandas as pd
 from fastcore.script import call_parse
 
-from ..core import DataError, FloatArray, atomic_path, check_values, check_whole, command_line, folder_lock
+from anomaly_nb.core import (
+    DataError,
+    FloatArray,
+    atomic_path,
+    check_number,
+    check_values,
+    check_whole,
+    command_line,
+    folder_lock,
+)
 from ..metrics import best_delay_f1, delay_f1
 from ..scale import map_chunks, printable
 from .detector import SpectralResidual
 from .microsoft import microsoft_sr
-from .model import Side, check_number, check_side
+from .model import Side, check_side
 from .season import bridge
 from .series import Curve, curve_files, even_slots, read_curve, read_folder
 

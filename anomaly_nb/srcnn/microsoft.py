@@ -15,8 +15,7 @@ import pandas as pd
 from scipy import fft
 from scipy.ndimage import median_filter
 
-from ..core import BoolArray, DataError, FloatArray, check_values, check_whole
-from .model import check_number
+from ..core import BoolArray, DataError, FloatArray, check_number, check_values, check_whole
 from .saliency import average_filter, extend_series, spectral_residual
 
 # %% ../../nbs/srcnn/02_microsoft.ipynb #a397b9db

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..core import BoolArray, Described, FloatArray, check_whole, generator
-from .model import ENERGY_CAP, ENERGY_FLOOR, SeriesModel, check_number, moving_mean, surprise
+from ..core import BoolArray, Described, FloatArray, check_number, check_whole, generator
+from .model import ENERGY_CAP, ENERGY_FLOOR, SeriesModel, moving_mean, surprise
 from .season import repeat_season
 from .whitening import filter_pieces
 from ..training import train

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SeriesLike', 'Network', 'series_list', 'one_series', 'fit_each', 'ranked_scores', 'ranked_table', 'bridged_scores',
-           'published_table', 'read_network', 'parts_to_state', 'parts_from_state', 'SRCNN']
+           'published_table', 'read_network', 'parts_to_state', 'parts_from_state', 'RankedSeries', 'SRCNN']
 
 # %% ../../nbs/srcnn/12_srcnn.ipynb #d879fcdd
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ..core import DataError, Detector, FloatArray
-from .detector import Columns, SpectralResidual, read_columns
-from .model import SeriesModel, check_number, rank, surprise
+from ..core import DataError, Detector, FloatArray, check_number
+from .detector import Columns, SpectralResidual, check_settings, read_columns
+from .model import SeriesModel, rank, surprise
 from .network import SRCNNNetwork, published_scores
 from .ranking import RankingNetwork, check_training, train_ranking, whitened_features
 from .season import bridge
@@ -164,8 +164,38 @@ def _judged(network: Network, plain: SpectralResidual, X: SeriesLike, weight: fl
         return published_table(network, X)
     return ranked_table(network, plain, X, weight)
 
+# %% ../../nbs/srcnn/12_srcnn.ipynb #983a72e1
+class RankedSeries(Detector):
+    "The part of `SRCNN` that knows what was learned."
+
+    window: int
+    weight: float
+    period: int | Literal["auto"]
+    contamination: float | None
+    network_: Network
+    plain_: SpectralResidual
+
+    def decision_function(self, X: SeriesLike) -> FloatArray:
+        "Scores `(n,)` of one series, the newest point included; 0 for missing values."
+        return self.detect(X)["score"].to_numpy(np.float64)
+
+    def detect(self, X: SeriesLike) -> pd.DataFrame:
+        "A row per point: value, expected_value, lower, upper, score, is_anomaly. Published networks give no bounds."
+        self._check_fitted()
+        table = _judged(self.network_, self.plain_, X, self.weight)
+        return table.assign(is_anomaly=table["score"] > self.threshold_)
+
+    def _fitted_state(self) -> dict[str, Any]:
+        state = super()._fitted_state()
+        return parts_to_state(state.pop("network_"), state.pop("plain_")) | state
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.plain_ = SpectralResidual(self.period, contamination=self.contamination)
+        self.network_ = parts_from_state(state, self.window, self.plain_)
+        super()._restore({name: value for name, value in state.items() if name.endswith("_") and "." not in name})
+
 # %% ../../nbs/srcnn/12_srcnn.ipynb #f5c6e1c9
-class SRCNN(Detector):
+class SRCNN(RankedSeries):
     "Alarms of the spectral residual; below its threshold, points are ranked with a network trained on injections."
 
     def __init__(
@@ -186,12 +216,12 @@ class SRCNN(Detector):
         "Learn from a series `(n,)` or a list of them, without labels; `options` go to `anomaly_nb.training.train`."
         parts, unfitted = series_list(X), SpectralResidual(self.period, contamination=self.contamination)
         settings = {name: getattr(self, name) for name in ("window", "steps", "learning_rate", "seed")}
-        unfitted._check_parameters()
+        check_settings(unfitted.get_params())
         check_training(**settings)
         check_number(self.weight, "weight")
         fitted, grids = fit_each(unfitted, parts)
         models = [plain.models_[0] for plain in fitted]
-        self.network_: Network = train_ranking(models, grids, **settings, **options)
+        self.network_ = train_ranking(models, grids, **settings, **options)
         self.plain_, self.threshold_ = (fitted[0], fitted[0].threshold_) if len(parts) == 1 else (unfitted, 1.0)
         self.decision_scores_ = np.concatenate([self.decision_function(part) for part in parts])
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
@@ -209,22 +239,3 @@ class SRCNN(Detector):
     def from_checkpoint(cls, path: Path | str, threshold: float = 0.95) -> Self:
         "The published scoring with a `srcnn_retry*.bin`. Raises `DataError` for any other file."
         return cls.from_network(read_network(path), threshold)
-
-    def decision_function(self, X: SeriesLike) -> FloatArray:
-        "Scores `(n,)` of one series, the newest point included; 0 for missing values."
-        return self.detect(X)["score"].to_numpy(np.float64)
-
-    def detect(self, X: SeriesLike) -> pd.DataFrame:
-        "A row per point: value, expected_value, lower, upper, score, is_anomaly. Published networks give no bounds."
-        self._check_fitted()
-        table = _judged(self.network_, self.plain_, X, self.weight)
-        return table.assign(is_anomaly=table["score"] > self.threshold_)
-
-    def _fitted_state(self) -> dict[str, Any]:
-        state = super()._fitted_state()
-        return parts_to_state(state.pop("network_"), state.pop("plain_")) | state
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.plain_ = SpectralResidual(self.period, contamination=self.contamination)
-        self.network_ = parts_from_state(state, self.window, self.plain_)
-        super()._restore({name: value for name, value in state.items() if name.endswith("_") and "." not in name})
