@@ -291,6 +291,10 @@ def _begin_run(path: Path, now: Mapping[str, str]) -> None:
     _write_json(path, now)
 
 
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([content["records"], content["skipped"]]).encode()).hexdigest()
+
+
 def write_result(
     path: Path,
     result: str,  # JSON: records and skipped, as by `judge_files`
@@ -298,18 +302,14 @@ def write_result(
 ) -> None:
     "Keep what was found in a file, with a digest."
     content = json.loads(result)
-    digest = hashlib.sha256(json.dumps([content["records"], content["skipped"]]).encode()).hexdigest()
-    _write_json(path, {**content, "state": state, "sha256": digest})
+    _write_json(path, {**content, "state": state, "sha256": _digest(content)})
 
 
 def _content(path: Path) -> dict[str, Any]:
     "A result as it was written. Raises `DataError` if it has been damaged."
     with reading(path, _AGAIN):
         content = dict[str, Any](json.loads(path.read_text(encoding="utf-8")))
-        if (
-            hashlib.sha256(json.dumps([content["records"], content["skipped"]]).encode()).hexdigest()
-            != content["sha256"]
-        ):
+        if _digest(content) != content["sha256"]:
             raise DataError("differs from what was written")
         return content
 

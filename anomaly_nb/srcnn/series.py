@@ -20,6 +20,7 @@ import pandas as pd
 
 from ..core import BoolArray, DataError, Described, FloatArray, IntArray, check_values, reading
 from ..datasets import sample_path
+from ..metrics import slots_apart
 
 # %% ../../nbs/srcnn/00_series.ipynb #5a9fd59b
 logger = logging.getLogger(__name__)
@@ -224,9 +225,7 @@ def even_slots(
         raise DataError(
             f"index: entry {row} ({index[row]}) is not later than the one before. Sort, and drop duplicates."
         )
-    nearest = np.rint(times / (np.median(steps) if len(steps) else 1.0)).astype(np.int64)
-    order = np.arange(len(nearest))
-    slots = np.maximum.accumulate(nearest - order) + order
+    slots = slots_apart(np.rint(times / (np.median(steps) if len(steps) else 1.0)))
     if slots[-1] > 20 * len(slots) + 1000:
         raise DataError(f"index: {len(slots)} points spread over {slots[-1]} steps. Split the series at its long gaps.")
     return slots
