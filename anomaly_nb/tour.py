@@ -32,7 +32,7 @@ from fastcore.script import call_parse
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from .core import Described, atomic_path, command_line, folder_lock, html_page, reading
+from .core import Described, atomic_path, command_line, folder_lock, html_page, hushed, reading
 from .metrics import average_precision, best_delay_f1, bootstrap_mean, delay_f1, roc_auc
 from .plots import plot_comparison, plot_detection
 
@@ -649,20 +649,6 @@ BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left"
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    "Leave out what the trainings have to say."
-    loggers = [logging.getLogger(name) for name in ("anomaly_nb.training", "anomaly_nb.dcgan")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
-
-
-@contextmanager
 def _ticking(bar: "tqdm[Any]") -> Iterator[None]:
     "Let the clock of a bar go on while a chapter is made."
     end = threading.Event()
@@ -687,7 +673,7 @@ def anomaly_nb_tour(
 ) -> None:
     "Run every system on the bundled data and write OUT/index.html. Example: anomaly_nb_tour --out tour --quick"
     out, folder, chapters = Path(out), Path(out) / "chapters", []
-    with command_line(), folder_lock(out), _hushed():
+    with command_line(), folder_lock(out), hushed("anomaly_nb.training", "anomaly_nb.dcgan"):
         kept = [name for name in CHAPTERS if chapter_path(name, folder, quick).exists()]
         done, total = sum(SHARES[name] for name in kept), sum(SHARES.values())
         with tqdm(total=total, initial=done, bar_format=BAR, disable=None) as bar, _ticking(bar):

@@ -29,7 +29,7 @@ from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .core import DataError, atomic_path, check_whole, first_process, folder_lock, generator, reading
+from .core import DataError, atomic_path, check_whole, first_process, folder_lock, generator, hushed, reading
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 def place_of_process() -> tuple[int, int]:  # number of this process, number of all
@@ -276,17 +276,10 @@ def _generators_kept() -> AbstractContextManager[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Lightning advertises and warns at each start; the history says what matters."
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
+    names = "lightning.pytorch", "lightning.fabric", "lightning"
+    with hushed(*names, level=logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 # %% ../nbs/03_training.ipynb #1682a2f5
 def _as_text(settings: Mapping[str, Any]) -> str:
