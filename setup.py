@@ -19,7 +19,7 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     packages=find_packages(include=["anomaly_nb", "anomaly_nb.*"]),
-    package_data={"anomaly_nb": ["py.typed", "samples/**/*"]},
+    package_data={"anomaly_nb": ["py.typed", "samples/**/*", "templates/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require={

@@ -29,7 +29,7 @@ from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .core import DataError, atomic_path, check_whole, first_process, folder_lock, generator, hushed, reading
+from .core import DataError, atomic_path, check_whole, first_process, folder_lock, generator, log_level, reading
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 def place_of_process() -> tuple[int, int]:  # number of this process, number of all
@@ -277,7 +277,7 @@ def _generators_kept() -> AbstractContextManager[None]:
 def _quiet() -> Iterator[None]:
     "Lightning advertises and warns at each start; the history says what matters."
     names = "lightning.pytorch", "lightning.fabric", "lightning"
-    with hushed(*names, level=logging.ERROR), warnings.catch_warnings():
+    with log_level(*names, level=logging.ERROR), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

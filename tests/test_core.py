@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from anomaly_nb.commands import command_line
 from anomaly_nb.core import (
     DataError,
+    as_list,
     atomic_path,
     check_values,
-    command_line,
     first_process,
     folder_lock,
     generator,
-    listed,
     load_state,
     save_state,
     when_interrupted,
@@ -134,7 +134,7 @@ def test_an_interrupt_promises_only_what_was_kept(caplog):
 def test_an_interrupt_that_a_library_swallows_comes_again():
     code = """
         import ctypes, time
-        from anomaly_nb.core import command_line
+        from anomaly_nb.commands import command_line
 
         def interrupted():
             raise KeyboardInterrupt
@@ -187,10 +187,10 @@ def test_seeds_are_whole_numbers(seed):
 def test_one_thing_is_no_list():
     for one in ("a.wav", Path("a.wav"), 3, None):
         with pytest.raises(DataError, match="a list is needed"):
-            listed(one)
+            as_list(one)
     with pytest.raises(DataError, match="no recording in the list"):
-        listed(iter([]), "recording")
-    assert listed(Path(name) for name in ("a", "b")) == [Path("a"), Path("b")]
+        as_list(iter([]), "recording")
+    assert as_list(Path(name) for name in ("a", "b")) == [Path("a"), Path("b")]
 
 
 def test_only_files_are_replaced(tmp_path, monkeypatch):
@@ -255,7 +255,7 @@ def test_long_settings_are_cut():
 
 
 PRINTS = """
-    from anomaly_nb.core import command_line
+    from anomaly_nb.commands import command_line
     with command_line():
         for line in range(100_000):
             print(line)

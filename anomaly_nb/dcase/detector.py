@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from ..audio import HTK, Audio, log_mel, read_audio
-from ..core import DataError, Described, Detector, FloatArray, check_share, check_values, check_whole, listed
+from ..core import DataError, Described, Detector, FloatArray, check_share, check_values, check_whole, as_list
 from .alignment import Aligner, Cycle, folded
 from .data import Clip, DCASEFolder
 from .statistics import Moments
@@ -99,7 +99,7 @@ def _picture(file: Path | str) -> Audio:  # (n_mels, T) in dB
 
 def _paths(files: Iterable[Path | str]) -> list[Path | str]:
     "The files as a list. Raises `DataError` for one alone, for none, and for what is no path."
-    found = listed(files)
+    found = as_list(files)
     for file in found:
         if not isinstance(file, str | PathLike):
             raise DataError(f"A {type(file).__name__} is no path of a file. Write samples to a file by `write_audio`.")

@@ -18,7 +18,7 @@ import torch
 from scipy.signal import resample
 
 from ..audio import Audio
-from ..core import DataError, Detector, FloatArray, IntArray, check_share, generator, listed, reading
+from ..core import DataError, Detector, FloatArray, IntArray, check_share, generator, as_list, reading
 from .embedding import embed_sounds
 from .engines import band_matched
 from .networks import DCGANDiscriminator
@@ -110,7 +110,7 @@ def _recordings(
     "Recordings as a list. Raises `DataError` for none, or a single one, which would be taken apart."
     if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "iuf":
         raise DataError(f"An array of {len(X)} samples is one recording; a list is needed. Write [sound].")
-    return listed(X, "recording")
+    return as_list(X, "recording")
 
 
 def _view(

@@ -404,7 +404,7 @@ def read_picture(
     from PIL import Image
 
     if not path.exists():
-        raise DataError(f"{path}: listed, but not there. Run dcgan_prepare again.")
+        raise DataError(f"{path}: as_list, but not there. Run dcgan_prepare again.")
     with reading(path, "Not a readable picture: run dcgan_prepare again."):
         if path.suffix.lower() == ".npy":
             array = np.squeeze(np.load(path, allow_pickle=False))
