@@ -45,20 +45,20 @@ class Curve(Described):
 
     @property
     def truth(self) -> BoolArray:
-        "The labels `(n,)`. Raises `DataError` where nobody has marked the curve."
+        "Return the labels `(n,)`. Raises `DataError` where nobody has marked the curve."
         if self.labels is None:
             raise DataError(f"{self.name}: has no labels, so nothing can be measured against it. Add a column 'label'.")
         return self.labels
 
     def halves(self) -> tuple["Curve", "Curve"]:
-        "The first and the second half: one to learn from, one to be judged on."
+        "Return the first and the second half: one to learn from, one to be judged on."
         middle = len(self) // 2
         first, second = (None, None) if self.labels is None else (self.labels[:middle], self.labels[middle:])
         return Curve(self.name, self.series[:middle], first), Curve(self.name, self.series[middle:], second)
 
 # %% ../../nbs/srcnn/00_series.ipynb #1b624338
 def _numbers(column: pd.Series, source: str) -> FloatArray:
-    "A text column as float64, empty cells as NaN."
+    "Turn a text column into float64, empty cells as NaN."
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = numbers.isna() & column.notna()
     if wrong.any():
@@ -70,7 +70,7 @@ def _numbers(column: pd.Series, source: str) -> FloatArray:
 
 # %% ../../nbs/srcnn/00_series.ipynb #5bfeea70
 def _day_first(column: pd.Series, source: str) -> bool:
-    "Do dates like 13/04/2024 begin with the day? Raises `DataError` where that cannot be known."
+    "Tell whether dates like 13/04/2024 begin with the day. Raises `DataError` where that cannot be known."
     form = r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-](\d{4}|\d{2})(?!\d)"
     if not column[:1].str.match(form).any():
         return False
@@ -84,7 +84,7 @@ def _day_first(column: pd.Series, source: str) -> bool:
 
 # %% ../../nbs/srcnn/00_series.ipynb #478315a3
 def _dates(numbers: pd.Series) -> pd.Series | None:
-    "Numbers that are all dates like 20240130, or all years, as times; None for any others."
+    "Return numbers that are all dates like 20240130, or all years, as times; None for any others."
     for form, first, last in (("%Y%m%d", 19000101, 21001231), ("%Y", 1900, 2100)):
         if (numbers.between(first, last) & (numbers % 1 == 0)).all():
             dates = pd.to_datetime(numbers.astype(np.int64).astype(str), format=form, errors="coerce")
@@ -93,7 +93,7 @@ def _dates(numbers: pd.Series) -> pd.Series | None:
 
 
 def _times(column: pd.Series, source: str, repair: bool) -> pd.DatetimeIndex:
-    "A text column as times: dates, or seconds or milliseconds since 1970."
+    "Turn a text column into times: dates, or seconds or milliseconds since 1970."
     seconds = pd.to_numeric(column, errors="coerce")
     with reading(source, "Expected dates in one time zone, or seconds since 1970."):
         if (seconds.notna() | column.isna()).all():
@@ -155,7 +155,7 @@ def read_curve(
 def curve_files(
     folder: Path | str,  # with CSV files, in subfolders too
 ) -> list[Path]:  # sorted
-    "The curves of a folder, without tables that `srcnn_detect` left beside them. Raises `DataError` for none."
+    "List the curves of a folder, without tables that `srcnn_detect` left beside them. Raises `DataError` for none."
     found = sorted(Path(folder).rglob("*.csv"))
     made = {path.with_name(f"{path.stem}_anomalies.csv") for path in found}
     if own := [path for path in found if path in made]:
@@ -174,7 +174,7 @@ def read_folder(
 
 # %% ../../nbs/srcnn/00_series.ipynb #1039ad14
 def _read_zip(sample: str) -> tuple[list[Curve], dict[str, list[list[str]]]]:
-    "All curves of a bundled archive, and the label windows that lie beside them."
+    "Read all curves of a bundled archive, and the label windows that lie beside them."
     with zipfile.ZipFile(sample_path(sample)) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".csv"))
         curves = [read_curve(io.BytesIO(archive.read(name)), name.removesuffix(".csv"), repair=True) for name in names]
@@ -185,7 +185,7 @@ def _read_zip(sample: str) -> tuple[list[Curve], dict[str, list[list[str]]]]:
 
 
 def load_nab() -> list[Curve]:  # 58 curves in the order of their paths, labelled by windows
-    "The Numenta anomaly benchmark. Six curves have no anomaly."
+    "Read the Numenta anomaly benchmark. Six curves have no anomaly."
     curves, windows = _read_zip("timeseries/nab.zip")
     labelled = []
     for curve in curves:
@@ -197,12 +197,12 @@ def load_nab() -> list[Curve]:  # 58 curves in the order of their paths, labelle
 
 
 def load_kpi() -> list[Curve]:  # 2 curves of 17,568 points with point labels
-    "Two labelled server curves of the AIOps challenge."
+    "Read two labelled server curves of the AIOps challenge."
     return _read_zip("timeseries/kpi.zip")[0]
 
 # %% ../../nbs/srcnn/00_series.ipynb #432e030f
 def _stamps(index: pd.Index) -> npt.NDArray[Any]:
-    "Times or numbers of an index as numbers. Raises `DataError` for text and other objects."
+    "Return times or numbers of an index as numbers. Raises `DataError` for text and other objects."
     if isinstance(index, pd.PeriodIndex):
         return np.asarray(index.asi8)
     if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
@@ -235,7 +235,7 @@ def to_grid(
     values: npt.ArrayLike,  # (n,) numbers; NaN = missing
     slots: IntArray,  # (n,) from `even_slots`
 ) -> FloatArray:  # (slots[-1] + 1,) values on the grid, NaN where there is no point
-    "Values on an even grid."
+    "Put values on an even grid."
     grid = np.full(int(slots[-1]) + 1, np.nan)
     grid[slots] = values
     return grid
