@@ -92,7 +92,7 @@ def srcnn_evaluate(
     delay: int = 7,  # An alarm counts up to this many points after a segment's start
     root: Path = Path("datasets"),  # Folder of all datasets
 ) -> None:
-    "Delay-adjusted F1 beside the detectors without training. Example: srcnn_evaluate --dataset mine --delay 3"
+    "Measure delay-adjusted F1 beside the detectors without training. Example: srcnn_evaluate --dataset mine --delay 3"
     from anomaly_nb.srcnn.jobs import evaluate_curves
     from anomaly_nb.srcnn.series import dataset_folder, read_folder
 

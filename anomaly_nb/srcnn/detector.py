@@ -153,6 +153,7 @@ class ColumnModels(Described):
     @classmethod
     def from_arrays(cls, state: dict[str, Any]) -> Self:
         "Take the models out of a detector's state."
+
         def take(i: int) -> SeriesModel:
             names = [name for name in state if name.startswith(f"model{i}.")]
             return SeriesModel(**{name.partition(".")[2]: state.pop(name) for name in names})

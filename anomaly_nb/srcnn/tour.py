@@ -68,7 +68,7 @@ def compare_detectors(
     columns = ["KPI best delay-7 F1", "NAB average precision", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
-
+# %% ../../nbs/srcnn/tour.ipynb #e4b646f6
 def chapter(
     quick: bool = False,  # fewer curves
 ) -> Chapter:
