@@ -412,7 +412,7 @@ def train(
 ) -> pd.DataFrame:  # a row per epoch: epoch, loss, val_loss, learning_rate
     "Train a network and return its history. Raises `DataError` for an empty dataset or a folder with another run."
     parts = {"loss": loss, "optimizer": optimizer, "schedule": schedule}
-    options["run"] = {f"code of {name}": describe_code(part) for name, part in parts.items() if part} | (run or {})
+    options["run"] = {f"code of {name}": describe_code(part) for name, part in parts.items() if part} | dict(run or {})
     return train_module(NetworkModule(network, loss, optimizer, schedule, summed), dataset, **options)
 
 # %% ../nbs/03_training.ipynb #cc78c9d1
