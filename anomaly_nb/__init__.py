@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         fmnist,
         metrics,
         plots,
+        processes,
         report,
         scale,
         spectra,
