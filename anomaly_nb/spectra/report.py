@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from ..core import BoolArray, DataError, FloatArray, IntArray, check_values, generator
 from ..metrics import segments
 from ..plots import blank_figure
-from .baseline import ResidualDetector
 from .cutouts import Pictures, fetch_sdss_image, picture_pixels
 from .data import Spectra, TextArray, match_catalogue
+from .detector import SpectrumDetector
 from .preparation import REST_WAVELENGTH, to_rest_frame
 
 # %% ../../nbs/spectra/11_report.ipynb #ea9cd53a
@@ -159,7 +159,7 @@ def _heights(middles: FloatArray) -> list[float]:
 
 
 def plot_detection(
-    detector: ResidualDetector,  # fitted
+    detector: SpectrumDetector,  # fitted; a `SpectrumPCA` is one
     spectrum: Spectra,  # one spectrum
     images: Picture | None = None,  # from ra and dec to an image file; None leaves it out
     fibre: float = 3.0,  # diameter in arcsec
@@ -188,7 +188,7 @@ def plot_detection(
     for middle, reason, height in zip(middles, reasons[:3], _heights(middles), strict=True):
         lower.annotate(reason, (middle, height), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
     verdict = "anomalous" if score > detector.threshold_ else "normal"
-    upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, surprise {score:.1f}", fontsize=9)
+    upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, -log10 p {score:.1f}", fontsize=9)
     good = rest.flux[0][seen] if seen.any() else rest.flux[0]  # there may be nothing on the rest grid
     upper.set(
         ylabel="flux / continuum",
