@@ -99,8 +99,6 @@ def solve(
         coefficients += _solved(factors, product(left, basis.T) - coefficients / prior)
     return Solution(coefficients, weight, factors, basis)
 
-
-
 # %% ../../nbs/spectra/04_linear.ipynb #bb4b8fea
 def fit_basis(
     flux: Float32Array,  # (n, L) n > k

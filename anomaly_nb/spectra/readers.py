@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..core import DataError, FloatArray, reading
 from ..datasets import sample_path
-from ..scale import printable
+from ..engines import printable
 from .data import LOG_STEP, Spectra, concatenate
 
 # %% ../../nbs/spectra/01_readers.ipynb #5bc9136e
