@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['POINT_RATE', 'POINTS', 'CAP', 'Kind', 'mixed_faults', 'point_tail', 'point_evidence', 'fuse', 'longest_run',
-           'frozen_points', 'name_kind', 'ColumnJudgement', 'judge_column', 'column_kinds', 'SeriesDetector']
+           'frozen_points', 'season_left', 'lost_points', 'name_kind', 'ColumnJudgement', 'judge_column',
+           'column_kinds', 'column_law', 'SeriesDetector']
 
 # %% ../../nbs/srcnn/17_everyday.ipynb #1485dce7
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import pandas as pd
 from ..core import BoolArray, Detector, FloatArray, IntArray, Part, check_share
 from ..metrics import segments
 from .detector import ColumnModels, Columns, SpectralResidual, Table
-from .model import SeriesModel, Side, check_side, deviations, score_points
+from .model import SeriesModel, Side, check_side, deviations, moving_mean, score_points
 from .season import repeat_season, robust_scale, strided
 from .subsequences import ShapeModel, ShapeModels, SubsequenceDetector, join_runs, number_incidents
 
@@ -30,13 +31,13 @@ def mixed_faults(
     random, time = np.random.default_rng(seed), np.arange(n)
     season = 2 * np.sin(2 * np.pi * time / 100) + np.sin(4 * np.pi * time / 100)
     values = season + 0.3 * random.normal(size=n)
-    places = [round(share * n) for share in (0.15, 0.35, 0.55, 0.75)]
+    places = [round(share * n) for share in (0.15, 0.35, 0.6, 0.9)]
     spans = dict(zip(("point", "lost rhythm", "frozen", "level shift"), ((at, at + 250) for at in places), strict=True))
     spans |= {"point": (places[0], places[0] + 1), "level shift": (places[3], n)}
     values[places[0]] += 6
     values[slice(*spans["lost rhythm"])] -= season[slice(*spans["lost rhythm"])]
     values[slice(*spans["frozen"])] = values[places[2]]
-    values[places[3] :] += 8
+    values[places[3] :] += 4
     return values, spans
 
 # %% ../../nbs/srcnn/17_everyday.ipynb #7e25575b
@@ -93,6 +94,34 @@ def frozen_points(
         frozen[start : end + 1] = True
     return frozen
 
+# %% ../../nbs/srcnn/17_everyday.ipynb #5db09f4f
+def season_left(
+    values: FloatArray,  # (n,) standardised; NaN = missing
+    season: FloatArray,  # (n,) in the same units
+    period: int,  # points, 1 if there is none
+) -> FloatArray:  # (n,) 1 where the season is whole; 1 everywhere without a season
+    "Measure how much of the season there is in the period around each point."
+    shape = season - season.mean()
+    if period < 8 or len(values) < 2 * period or not shape.any():
+        return np.ones(len(values))
+    known = ~np.isnan(values)
+    expected, half = np.where(known, shape, 0.0), period // 2
+    local = np.nan_to_num(values - moving_mean(np.nan_to_num(values), half))
+    product = moving_mean(local * expected, half)
+    square = moving_mean(expected * expected, half)
+    left: FloatArray = np.where(square > 0.5 * np.mean(shape * shape), product / np.maximum(square, 1e-12), 1.0)
+    left[:half], left[-half:] = left[half], left[-half - 1]  # half a period at the ends says nothing
+    return left
+
+
+def lost_points(
+    left: FloatArray,  # (n,) from `season_left`
+    lowest: float,  # 10 % quantile of the fitted curve's
+) -> BoolArray:  # (n,)
+    "Mark where a season that is otherwise steady is gone."
+    lost: BoolArray = (left < 0.25) & (lowest > 0.5)
+    return lost
+
 # %% ../../nbs/srcnn/17_everyday.ipynb #f41fd571
 Kind = Literal["point", "shape", "level shift", "frozen", "lost rhythm"]
 
@@ -108,28 +137,23 @@ def _moved(values: FloatArray, start: int, end: int, reach: int) -> bool:
 
 def name_kind(
     deviation: FloatArray,  # (n,) standardised values less the season; NaN = missing
-    season: FloatArray,  # (n,) in the same units; zeros where there is none
-    frozen: BoolArray,  # (n,)
+    found: "ColumnJudgement",
     span: tuple[int, int],  # of the incident: first point and one past the last
     window: int,  # points of a typical event
-    wide: bool,  # has it an odd shape?
-    period: int,  # points, 1 if there is none
 ) -> Kind:
     "Name an incident."
     start, end = span
-    if frozen[start:end].sum() > 0.3 * (end - start):
+    inside, middle = slice(start, end), (start + end) // 2
+    if found.frozen[inside].sum() > 0.3 * (end - start):
         return "frozen"
-    if _moved(deviation, start, end, window) or _moved(deviation, (start + end) // 2, (start + end) // 2, window):
+    if _moved(deviation, start, end, window) or _moved(deviation, middle, middle, window):
         return "level shift"
-    if wide and period > 1 and end - start >= period // 2:
-        room = max(0, period - (end - start)) // 2
-        inside = slice(max(0, start - room), end + room)
-        expected = season[inside] - season[inside].mean()
-        rest = np.nan_to_num(deviation[inside])
-        kept = 1 + float(rest @ expected) / max(float(expected @ expected), 1e-12)
-        if kept < 0.5:
-            return "lost rhythm"
-    return "shape" if wide else "point"
+    if found.lost[inside].any():
+        return "lost rhythm"
+    around = np.nan_to_num(deviation[max(0, start - window) : end + window])
+    energy = np.sort((around - np.median(around)) ** 2)
+    few = bool(energy[-3:].sum() > 0.5 * energy.sum())  # three points carry the incident
+    return "shape" if found.wide[inside].any() and not few else "point"
 
 # %% ../../nbs/srcnn/17_everyday.ipynb #bdb5df2a
 class ColumnJudgement(NamedTuple):
@@ -140,19 +164,27 @@ class ColumnJudgement(NamedTuple):
     shape: FloatArray  # (n,) -log10 p
     spike: BoolArray  # (n,) alarm of the point part
     wide: BoolArray  # (n,) alarm of the shape part
-    frozen: BoolArray  # (n,)
+    frozen: BoolArray  # (n,) alarm: one value repeated
+    lost: BoolArray  # (n,) alarm: the season is gone
+
+    @property
+    def alarms(self) -> BoolArray:
+        "Return which points `(n,)` any of the four alarms."
+        marked: BoolArray = self.spike | self.wide | self.frozen | self.lost
+        return marked
 
 
 def judge_column(
     points: SeriesModel,
     shapes: ShapeModel,
-    law: FloatArray,  # (3,) tail of the point scores, highest shape score, longest ordinary run
+    law: FloatArray,  # (4,) tail of the point scores, highest shape score, longest ordinary run, least season
     grid: FloatArray,  # (n,) NaN = missing
     phase: int,  # of the first point
 ) -> ColumnJudgement:
     "Judge a column by both parts."
     point, shape = score_points(points, grid, phase), shapes.score(grid)
-    tail, top, longest = (float(number) for number in law)
+    tail, top, longest, lowest = (float(number) for number in law)
+    season = repeat_season(points.season, phase, len(grid))
     return ColumnJudgement(
         fuse(shape, top, point / points.threshold),
         point_evidence(point, points.threshold, tail),
@@ -160,6 +192,7 @@ def judge_column(
         point > points.threshold,
         shape > shapes.threshold,
         frozen_points(grid, longest),
+        lost_points(season_left(points.standardise(grid), season, len(points.season)), lowest),
     )
 
 
@@ -172,13 +205,21 @@ def column_kinds(
     incidents: IntArray,  # (m, 2)
 ) -> list[Kind]:
     "Name the incidents of a column."
-    period, season = len(points.season), repeat_season(points.season, phase, len(grid))
-    deviation = points.standardise(grid) - season
+    deviation = points.standardise(grid) - repeat_season(points.season, phase, len(grid))
     window = int(shapes.sizes[len(shapes.sizes) // 2])
-    return [
-        name_kind(deviation, season, found.frozen, (int(a), int(b)), window, bool(found.wide[a:b].any()), period)
-        for a, b in incidents
-    ]
+    return [name_kind(deviation, found, (int(start), int(end)), window) for start, end in incidents]
+
+
+def column_law(
+    points: SeriesModel,
+    shapes: ShapeModel,
+    grid: FloatArray,  # (n,) that both were fitted to
+) -> list[float]:  # tail of the point scores, highest shape score, longest ordinary run, least season
+    "Learn what else the alarms of a column need."
+    season = repeat_season(points.season, 0, len(grid))
+    left = season_left(points.standardise(grid), season, len(points.season))
+    top = float(shapes.score(grid).max()) or 1.0
+    return [point_tail(points, grid), top, longest_run(grid), float(np.quantile(left, 0.1))]
 
 # %% ../../nbs/srcnn/17_everyday.ipynb #669fac84
 class SeriesDetector(Detector):
@@ -187,7 +228,7 @@ class SeriesDetector(Detector):
     parts: ClassVar[Mapping[str, type[Part]]] = {"models_": ColumnModels, "shapes_": ShapeModels}
     models_: ColumnModels  # of the point part
     shapes_: ShapeModels  # of the shape part
-    laws_: FloatArray  # (columns, 3) tail of the point scores, highest shape score, longest ordinary run
+    laws_: FloatArray  # (columns, 4) from `column_law`
 
     def __init__(
         self,
@@ -206,7 +247,7 @@ class SeriesDetector(Detector):
         self.models_ = SpectralResidual(self.period, side=self.side).fit(X).models_
         models, data = self.models_.match(X)
         laws = [
-            (point_tail(point, grid), float(shape.score(grid).max()) or 1.0, longest_run(grid))
+            column_law(point, shape, grid)
             for point, shape, grid in zip(models.models, self.shapes_.models, data.grids, strict=True)
         ]
         self.laws_ = np.array(laws, dtype=np.float64)
@@ -272,19 +313,18 @@ class SeriesDetector(Detector):
 
     @staticmethod
     def _alarms(data: Columns, found: list[ColumnJudgement]) -> BoolArray:
-        marks = [(each.spike | each.wide | each.frozen).astype(np.float64) for each in found]
+        marks = [each.alarms.astype(np.float64) for each in found]
         return np.max([data.at_points(mark) for mark in marks], axis=0) > 0
 
     def _table(self, data: Columns, i: int, found: ColumnJudgement) -> pd.DataFrame:
         "Return the judgement of one column, a row per point."
         place = self.models_.columns.index(data.names[i]) if len(data.names) > 1 else 0
         points, shapes, grid = self.models_.models[place], self.shapes_.models[place], data.grids[i]
-        alarms = found.spike | found.wide | found.frozen
-        spans = join_runs(alarms, int(shapes.sizes[len(shapes.sizes) // 2]) // 2)
+        spans = join_runs(found.alarms, int(shapes.sizes[len(shapes.sizes) // 2]) // 2)
         numbers = number_incidents(spans, len(grid))
         kinds = np.array(["", *column_kinds(points, shapes, grid, self.models_.phase(data, i), found, spans)], object)
         columns = {"value": grid, "score": found.score, "point": found.point, "shape": found.shape}
         table = {name: data.at_points(column) for name, column in columns.items()}
-        table["is_anomaly"] = data.at_points(alarms.astype(np.float64)) > 0
+        table["is_anomaly"] = data.at_points(found.alarms.astype(np.float64)) > 0
         incident = data.at_points(numbers.astype(np.float64)).astype(np.int64)
         return pd.DataFrame(table | {"incident": incident, "kind": kinds[incident]}, index=data.rows)
