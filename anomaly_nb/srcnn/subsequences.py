@@ -64,10 +64,8 @@ def describe(
     stretches: FloatArray,  # (k, size) standardised values
 ) -> npt.NDArray[np.float32]:  # (k, size + 1); squared distances are per point
     "Describe stretches by their shape and their weighted mean."
-    mean = stretches.mean(axis=1, keepdims=True)
-    size = stretches.shape[1]
-    described: npt.NDArray[np.float32] = np.hstack([(stretches - mean) / np.sqrt(size), LEVEL * mean]).astype(np.float32)
-    return described
+    mean, size = stretches.mean(axis=1, keepdims=True), stretches.shape[1]
+    return np.hstack([(stretches - mean) / np.sqrt(size), LEVEL * mean]).astype(np.float32)
 
 
 def nearest_squares(
