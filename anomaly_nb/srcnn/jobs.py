@@ -69,7 +69,7 @@ def evaluate_curves(
 # %% ../../nbs/srcnn/14_jobs.ipynb #6e88fc8b
 @dataclass(frozen=True)
 class Judge:
-    "What judges a file."
+    "Judges curves in files, each by itself."
 
     side: Side = "both"  # alarms for values that are too high (upper), too low (lower), or both
     checkpoint: str = ""  # whole path of a published network's weights; empty: `SpectralResidual` judges
@@ -167,7 +167,7 @@ def keep_chunk(
 # %% ../../nbs/srcnn/14_jobs.ipynb #7532b066
 @dataclass(frozen=True)
 class Judged:
-    "What became of a folder."
+    "Counts of a judged folder, and its failures."
 
     files: int  # curves
     points: int  # rows of all tables

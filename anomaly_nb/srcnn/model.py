@@ -33,7 +33,7 @@ Side = Literal["both", "upper", "lower"]
 
 @dataclass(frozen=True, repr=False)
 class SeriesModel(Described):
-    "What is normal for one curve."
+    "Level, season, filters and threshold of one curve."
 
     length: int  # points it was learned from
     centre: float  # median, in units of the values

@@ -86,7 +86,7 @@ def filter_pieces(
 
 # %% ../../nbs/srcnn/04_whitening.ipynb #afc01e1a
 class Whitened(NamedTuple):
-    "What the whitening filters leave, each `(n,)`, in units of the typical output."
+    "Remainder behind the whitening filters, each `(n,)`, in units of the typical output."
 
     causal: FloatArray  # mean square of the forward outputs
     energy: FloatArray  # mean square of all outputs
