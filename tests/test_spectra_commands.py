@@ -308,7 +308,7 @@ def test_training_on_a_folder(tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 80
     other = {"simulate": 80, "epochs": 4, "components": 6, "out": tmp_path / "model"}
     spectra_train(**other)
-    with pytest.raises(SystemExit, match="another job .*--restart"):
+    with pytest.raises(SystemExit, match=r"another job .*--restart"):
         spectra_train(**other, seed=1)
     spectra_train(**other, seed=1, restart=True)
     with pytest.raises(SystemExit, match="too few"):
