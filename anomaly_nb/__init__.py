@@ -16,6 +16,7 @@ import lazy_loader
 # a chapter is loaded when it is used for the first time
 if TYPE_CHECKING:
     from anomaly_nb import (
+        artefacts,
         audio,
         commands,
         core,
