@@ -157,7 +157,7 @@ def test_interrupted_training_goes_on(train, tmp_path):
     detector = SpectrumDetector(epochs=4, folder=str(tmp_path)).fit(train[:100])
     again = SpectrumDetector(epochs=4, folder=str(tmp_path)).fit(train[:100])  # all epochs are done
     np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)
-    assert (tmp_path / "run.json").exists()
+    assert (tmp_path / "manifest.jsonl").exists()
 
 
 def test_bad_input(detector, train, normal):
