@@ -106,7 +106,9 @@ def _is_installed(
     "Tell whether a module belongs to Python, to this library, or to an installed package: its version tells its code."
     root = module.partition(".")[0]
     if root in sys.stdlib_module_names or root == "anomaly_nb":
-        return root != "__main__"
+        return True
+    if root == "__main__":  # whatever file has started this process
+        return False
     file = str(getattr(sys.modules.get(root), "__file__", None) or "")
     return "site-packages" in file or "dist-packages" in file
 
@@ -234,8 +236,8 @@ class CodeReader:
                 continue
             self._keep(base.__qualname__, describe_content([other.__qualname__ for other in base.__bases__]))
             for name, value in sorted(vars(base).items()):
-                if name in ("__dict__", "__weakref__", "__doc__", "__module__", "__abstractmethods__", "_abc_impl"):
-                    continue
+                if name == "_abc_impl" or (name.startswith("__") and not isinstance(value, FunctionType)):
+                    continue  # what Python keeps there for itself
                 parts = [getattr(value, part, None) for part in ("__func__", "fget", "fset", "fdel", "func")]
                 for part in [part for part in parts if part is not None] or [value]:
                     self.read(part, f"{base.__qualname__}.{name}")
@@ -245,7 +247,9 @@ class CodeReader:
         kind = type(value)
         own = not _is_installed(kind.__module__)
         items = value.items() if isinstance(value, Mapping) else enumerate(_members(value))
-        for key, item in [*items, *(vars(value).items() if own and hasattr(value, "__dict__") else ())]:
+        kept = vars(value) if own and hasattr(value, "__dict__") else {}
+        state = [(key, item) for key, item in kept.items() if not isinstance(getattr(kind, key, None), cached_property)]
+        for key, item in [*items, *state]:
             if not isinstance(item, str | bytes | int | float | np.ndarray | None):
                 self.read(item, f"{name}[{key!r}]")
         if own:

@@ -9,7 +9,6 @@ __all__ = ['logger', 'Loss', 'place_of_process', 'EpochSampler', 'SeedEachStep',
 
 # %% ../nbs/03_training.ipynb #e52eb0a3
 import io
-import json
 import logging
 import os
 import signal
@@ -37,8 +36,9 @@ from anomaly_nb.core import (
     folder_lock,
     generator,
     log_level,
-    reading,
 )
+from .fingerprints import describe_code
+from .store import Results, check_key
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 def place_of_process() -> tuple[int, int]:  # number of this process, number of all
@@ -291,51 +291,22 @@ def _quiet() -> Iterator[None]:
         yield
 
 # %% ../nbs/03_training.ipynb #1682a2f5
-def _as_text(settings: Mapping[str, Any]) -> str:
-    "Settings as `run.json` keeps them. Raises `DataError` for what JSON does not know."
-    try:
-        return json.dumps(settings, indent=1)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"run: {error}. Use numbers, texts, lists and dicts, for example str(path).") from error
-
-
-def _by_name(text: str) -> dict[str, str]:
-    "The text of each setting of a `run.json`."
-    return {name: json.dumps(value, sort_keys=True) for name, value in json.loads(text).items()}
-
-# %% ../nbs/03_training.ipynb #3c08845d
-def _claim(folder: Path, settings: str, epochs: int, first: bool) -> Path | None:
-    "The first process writes `run.json`, all compare with one that is there; the checkpoint to go on from, if any."
-    known, last = folder / "run.json", folder / "last.ckpt"
-    if known.exists():
-        asked = _by_name(settings)
-        with reading(known, "Delete it if the settings are those of the run before."):
-            before = _by_name(known.read_text(encoding="utf-8"))
-        names = sorted(asked.keys() | before.keys())
-        if changed := ", ".join(name for name in names if asked.get(name, "null") != before.get(name, "null")):
-            what = f"holds a run with other settings ({changed})"
-            raise DataError(f"{folder}: {what}. Choose another folder or delete it.")
-    if last.exists():
-        state = read_weights(last)
-        with reading(last, "Delete the folder and train again."):
-            done = len(state["callbacks"]["History"]["rows"])
-        if done > epochs:
-            what = f"{done} epochs are done already, {epochs} were asked for"
-            raise DataError(f"{folder}: {what}. Ask for {done} or more, or choose another folder.")
-    if first:
-        with atomic_path(known) as path:
-            path.write_text(settings, encoding="utf-8")
-    return last if last.exists() else None
-
-
 @contextmanager
-def _owned(folder: Path | None, settings: str, epochs: int, processes: int) -> Iterator[Path | None]:
-    "Keep a folder for this run, if there is one; the checkpoint to go on from, if any."
+def _claimed(
+    folder: Path | None,  # of the run; None leaves nothing on disk
+    key: Mapping[str, Any],  # what the run depends on
+    processes: int,  # that train together: the first writes, all compare
+    restart: bool,  # forget a run with another key
+) -> Iterator[Path | None]:
+    "Keep a folder for this run, if there is one; give the checkpoint to go on from, if any."
     if folder is None:
         yield None
         return
+    first, last = first_process(processes), folder / "last.ckpt"
     with folder_lock(folder, processes):
-        yield _claim(folder, settings, epochs, first_process(processes))
+        if Results(folder, key, restart=restart, readonly=not first).restarted and first:
+            last.unlink(missing_ok=True)
+        yield last if last.exists() else None
 
 # %% ../nbs/03_training.ipynb #dbff6cc0
 def _fit(
@@ -372,7 +343,8 @@ def train_module(
     batch_size: int,  # items per step
     validation: Dataset[Any] | None = None,  # items for `val_loss`, never shuffled
     folder: Path | str | None = None,  # logs and checkpoints; None leaves nothing on disk and cannot resume
-    run: Mapping[str, Any] | None = None,  # what else tells this run from others; kept and compared in `run.json`
+    run: Mapping[str, Any] | None = None,  # what else tells this run from others
+    restart: bool = False,  # begin anew in a folder of a run with other settings
     seed: int = 0,  # of shuffles and of noise inside steps; the caller seeds the weights
     save_steps: int = 1,  # steps between states to go on from, which are written at ends of epochs
     num_workers: int = 0,  # processes that load data
@@ -388,12 +360,13 @@ def train_module(
     epochs, batch_size = check_whole(epochs, "epochs"), check_whole(batch_size, "batch_size")
     seed, num_workers = check_whole(seed, "seed", 0), check_whole(num_workers, "num_workers", 0)
     save_steps = check_whole(save_steps, "save_steps")
-    place, settings, history = None if folder is None else Path(folder), "", History(epochs)
+    place, history, key = None if folder is None else Path(folder), History(epochs), dict[str, Any]()
     outputs = dict[str, Any](logger=False, enable_checkpointing=False)
     hooks: list[Callback] = [history, SeedEachStep(seed), *callbacks]
     if place is not None:
         shapes = {name.removeprefix("network."): list(value.shape) for name, value in module.state_dict().items()}
-        settings = _as_text({"seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes, **(run or {})})
+        key = {"epochs": epochs, "seed": seed, "batch_size": batch_size, "items": items, "shapes": shapes}
+        key = check_key(key | {"code": describe_code(type(module))} | dict(run or {}))
         hooks.append(LastCheckpoint(place / "last.ckpt", save_steps))
         outputs = {"logger": [CSVLogger(place, "", ""), TensorBoardLogger(place, "", "")]}
     show = "IN_TEST" not in os.environ if progress is None else progress
@@ -417,7 +390,7 @@ def train_module(
         sampler = EpochSampler(items, seed, batch_size)
         loader = DataLoader(dataset, share, sampler=sampler, num_workers=num_workers, **(loading or {}))
         validation_loader = None if validation is None else DataLoader(validation, batch_size, num_workers=num_workers)
-        with _owned(place, settings, epochs, trainer.world_size) as resume:
+        with _claimed(place, key, trainer.world_size, restart) as resume:
             module.train()  # an earlier training has left its networks in eval() mode
             _fit(trainer, module, loader, validation_loader, resume)
     if not trainer.is_global_zero:
@@ -434,9 +407,12 @@ def train(
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],  # e.g. partial(torch.optim.Adam, lr=1e-3)
     schedule: Callable[[float], float] | None = None,  # factor on the learning rate at a (fractional) epoch
     summed: bool = False,  # the loss is a sum over the batch, not a mean: see above
+    run: Mapping[str, Any] | None = None,  # what else tells this run from others
     **options: Any,  # `epochs`, `batch_size` and what else `train_module` takes
 ) -> pd.DataFrame:  # a row per epoch: epoch, loss, val_loss, learning_rate
     "Train a network and return its history. Raises `DataError` for an empty dataset or a folder with another run."
+    parts = {"loss": loss, "optimizer": optimizer, "schedule": schedule}
+    options["run"] = {f"code of {name}": describe_code(part) for name, part in parts.items() if part} | (run or {})
     return train_module(NetworkModule(network, loss, optimizer, schedule, summed), dataset, **options)
 
 # %% ../nbs/03_training.ipynb #cc78c9d1
