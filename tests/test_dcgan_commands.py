@@ -20,13 +20,15 @@ from anomaly_nb.dcgan import (
     SpectrogramFormat,
     audio_to_spectrograms,
     commands,
+    jobs,
     load_config,
 )
 from anomaly_nb.dcgan.analytics import read_run
-from anomaly_nb.dcgan.commands import generate, run_training, training_quality
+from anomaly_nb.dcgan.jobs import generate, run_training, training_quality
+from anomaly_nb.dcgan.run import load_dataset
 from anomaly_nb.dcgan.samples import npy_to_images
 from anomaly_nb.dcgan.spectrograms import METADATA, SpectrogramDataset, prepare_folder
-from anomaly_nb.dcgan.training import AdversarialModule, load_dataset, write_checkpoint
+from anomaly_nb.dcgan.training import AdversarialModule, write_checkpoint
 
 NAMES = ["dcgan_prepare", "dcgan_train", "dcgan_generate", "dcgan_npy_to_images"]
 TINY = {"features_g": 4, "features_d": 4, "image_size": 64, "batch_size": 8, "device": "cpu"}
@@ -45,7 +47,7 @@ def typed(monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", line.split())
         try:
-            getattr(commands, line.split()[0])()
+            getattr(commands, line.split()[0]).main()
         except SystemExit as end:
             return end.code
         return None
@@ -138,7 +140,7 @@ def test_pictures_of_another_size_or_representation_are_refused(typed, engines):
 
 
 def test_folders_of_other_names(engines, tmp_path):
-    names = {"metrics_dir": "numbers", "samples_dir": "paintings", "models_dir": "networks"}
+    names = {"metrics_dir": "numbers", "samples_dir": "pictures", "models_dir": "networks"}
     config = load_config("config_test", base_path=str(engines / "dataset"), epochs=1, **TINY)
     config = config.with_values(output={"base_output_dir": str(tmp_path / "run"), **names})
     summary = run_training(config.with_values(advanced_metrics={"enabled": False}))
@@ -150,7 +152,7 @@ def test_folders_of_other_names(engines, tmp_path):
     assert (tmp_path / "run/networks/best_model.tar").is_file()
     row = pd.read_csv(tmp_path / "run/numbers/checkpoint_metrics.csv").iloc[0]
     assert (row["image_sample_paths"], row["checkpoint_file_path"]) == (
-        "paintings/epoch_001.npy",
+        "pictures/epoch_001.npy",
         "networks/best_model.tar",
     )
 
@@ -163,7 +165,7 @@ def test_a_job_that_trains_alone_locks_and_logs_whatever_its_rank(typed, tmp_pat
         assert "another run works here" in typed(f"{line} --features-g 4 --features-d 4")
     config = load_config("config_test", output_dir=str(tmp_path / "out"))
     for first, level in ((True, config.logging.log_level), (False, "ERROR")):
-        commands._logged(config, first)
+        jobs.write_log(config, first)
         assert logging.getLogger().level == getattr(logging, level)
     assert (tmp_path / "out/logs/training.log").is_file()
 
@@ -186,8 +188,8 @@ def test_perceptual_distance_is_named_by_its_network(engines, tmp_path):
 
     torch.jit.script(Colours()).save(str(tmp_path / "colours.pt"))
     config = load_config("config_test", base_path=str(engines / "dataset"), **TINY)
-    judge = training_quality(config.with_values(inception_weights=str(tmp_path / "colours.pt")))
-    row = judge(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
+    measure = training_quality(config.with_values(inception_weights=str(tmp_path / "colours.pt")))
+    row = measure(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
     assert row["embedding"] == "inception" and row["lpips_aisfx_of_pairs"] > 0 and "lpips_of_pairs" not in row
     assert all(type(value) in (float, int, str) for value in row.values())
 
@@ -220,7 +222,7 @@ def test_a_log_line_is_never_lost(tmp_path):
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     for part in (0, 1):
-        commands._logged(config, first=True)
+        jobs.write_log(config, first=True)
         for number in range(1000 * part, 1000 * part + 1000):
             logging.getLogger("anomaly_nb").info("this is the line %d.", number)
         for handler in [handler for handler in root.handlers if handler not in before]:
@@ -235,7 +237,7 @@ def test_a_log_line_is_never_lost(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_says_other_faults(tmp_path, capsys):
-    handler = commands.LogFile(tmp_path / "log")
+    handler = jobs.LogFile(tmp_path / "log")
     handler.setStream(open("/dev/full", "w"))
     record = logging.LogRecord("name", logging.INFO, "file", 1, "line %d", (1,), None)
     handler.emit(record)

@@ -11,7 +11,7 @@ __all__ = ['METHODS', 'MODELS', 'picture_features', 'discriminator_features', 'l
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -244,7 +244,7 @@ def held_out_scores(
 class SpectrogramDetector(Detector):
     "Scores sounds by how little they are like engines. Fit it to recordings of engines: files, or arrays at 22,050 Hz."
 
-    parts = {"view_": SoundView, "model_": SoundModel}
+    parts: ClassVar = {"view_": SoundView, "model_": SoundModel}
     view_: SoundView  # how it looks at sounds
     model_: SoundModel  # where engines end
 
