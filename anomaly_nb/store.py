@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .core import DataError, Described, atomic_path, json_value, reading
-from .fingerprints import versions
+from .artefacts import json_value, versions
+from .core import DataError, Described, atomic_path, reading, sync_files
 
 # %% ../nbs/06_store.ipynb #4422756a
 Rows: TypeAlias = pd.DataFrame | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
@@ -137,7 +137,7 @@ class Results(Described):
         retry: bool = False,  # forget items of which a part failed
         readonly: bool = False,  # compare the key, and write nothing
     ) -> None:
-        self.folder, self.path = Path(folder), Path(folder) / MANIFEST
+        self.folder, self.path, self._waiting = Path(folder), Path(folder) / MANIFEST, list[Path]()
         self.key, self.after, self.finished, self.records = self._read(required=key is None)
         if key is not None:
             self.restarted = self._claim(check_key(key), restart)
@@ -188,8 +188,10 @@ class Results(Described):
             return False
 
     def _write(self, finished: bool) -> None:
-        "Write the manifest with its lines in order."
+        "Write the manifest with its lines in order, after all results are on the disk."
         self.finished = finished
+        sync_files(*self._waiting, self.folder) if self._waiting else None
+        self._waiting = []
         ordered = [self.records[name] for name in sorted(self.records)]
         first = {"key": self.key, "after": self.after, "finished": finished}
         lines = [json.dumps(line) for line in (first, *map(asdict, ordered))]
@@ -207,8 +209,9 @@ class Results(Described):
         encoded = value if isinstance(value, Encoded) else Encoded() if value is None else encode(value)
         file = f"{name}{encoded.suffix}" if encoded.suffix else ""
         if file:
-            with atomic_path(self.folder / file) as temporary:
+            with atomic_path(self.folder / file, sync=False) as temporary:
                 temporary.write_bytes(encoded.data)
+            self._waiting.append(self.folder / file)
         digest, parts = hashlib.sha256(encoded.data).hexdigest(), [list(part) for part in failed]
         record = Record(name, state, encoded.rows, file, len(encoded.data), digest, parts)
         line = json.dumps(asdict(record)).encode() + b"\n"

@@ -1,13 +1,11 @@
 """The shared trainer: a run that is killed ends where an undisturbed one does."""
 
-import json
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

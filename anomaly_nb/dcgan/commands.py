@@ -67,7 +67,7 @@ def dcgan_train(
     image_size: int | None = None,  # Rows and columns of a picture: 64, 128 or 256
     features_g: int | None = None,  # Width of the generator
     features_d: int | None = None,  # Width of the discriminator
-    device: Literal["auto", "cuda", "cpu"] | None = None,  # Auto takes a graphics card where there is one
+    device: Literal["", "auto", "cuda", "cpu"] = "",  # Auto takes a graphics card where there is one
     devices: int = 1,  # Processors of each machine
     nodes: int = 1,  # Machines
     strategy: str = "auto",  # Lightning's way of training on several, for example ddp
