@@ -193,7 +193,7 @@ def test_a_run_that_had_ended_keeps_what_was_seen_of_the_machine(engines, tmp_pa
     seen = (tmp_path / "resource_monitoring.json").read_bytes()
     run_training(config, figures=False)
     assert (tmp_path / "resource_monitoring.json").read_bytes() == seen
-    run_training(config.with_values(epochs=2), figures=False)
+    run_training(config.with_values(epochs=2), figures=False, restart=True)
     assert (tmp_path / "resource_monitoring.json").read_bytes() != seen
 
 
