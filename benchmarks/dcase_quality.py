@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from anomaly_nb.audio import HTK
 from anomaly_nb.dcase.alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
 from anomaly_nb.dcase.detector import NormalSound, SoundDetector
-from anomaly_nb.dcase.machines import FAULTS, MACHINE_TYPES, Rendering, render_clip, synthesize_machines
+from anomaly_nb.dcase.machines import Rendering, render_clip, synthesize_machines
+from anomaly_nb.dcase.sources import FAULTS, MACHINE_TYPES
 from anomaly_nb.dcase.statistics import Comparison, Moments, compare
 from anomaly_nb.metrics import average_precision, roc_auc
 

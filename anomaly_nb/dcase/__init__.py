@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from anomaly_nb.dcase.alignment import *
     from anomaly_nb.dcase.data import *
     from anomaly_nb.dcase.detector import *
+    from anomaly_nb.dcase.groups import *
+    from anomaly_nb.dcase.machine_result import *
     from anomaly_nb.dcase.machines import *
     from anomaly_nb.dcase.masks import *
+    from anomaly_nb.dcase.sources import *
     from anomaly_nb.dcase.statistics import *
     from anomaly_nb.dcase.study import *
     from anomaly_nb.dcase.vqvae import *
@@ -31,7 +34,8 @@ names = lazy_loader.attach(
             "spectrogram_batches",
             "unpack_motor",
         ],
-        "machines": ["FAULTS", "MACHINE_TYPES", "render_clip", "synthesize_machines"],
+        "sources": ["FAULTS", "MACHINE_TYPES"],
+        "machines": ["render_clip", "synthesize_machines"],
         "statistics": [
             "Moments",
             "bin_auc",
@@ -42,6 +46,7 @@ names = lazy_loader.attach(
             "time_locked",
         ],
         "alignment": ["Cycle", "Events", "Intervals"],
+        "machine_result": ["MachineResult"],
         "study": ["SpectrogramStudy", "StudyReport"],
         "vqvae": ["VQ_VAE_2Layer", "Rebuilder", "checkpoint_path", "study_residuals", "train_vqvae"],
         "masks": [
