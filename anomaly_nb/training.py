@@ -29,7 +29,16 @@ from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .core import DataError, atomic_path, check_whole, first_process, folder_lock, generator, log_level, reading
+from anomaly_nb.core import (
+    DataError,
+    atomic_path,
+    check_whole,
+    first_process,
+    folder_lock,
+    generator,
+    log_level,
+    reading,
+)
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 def place_of_process() -> tuple[int, int]:  # number of this process, number of all
