@@ -103,7 +103,7 @@ class Machine:
     def single_clips(self, clips: list[Rendering], pictures: list[np.ndarray], plain: np.ndarray) -> dict[str, float]:
         rows = [
             {
-                "clip_ap": average_precision(clip.mask.ravel(), self.sound.strange(picture).ravel()),
+                "clip_ap": average_precision(clip.mask.ravel(), self.sound.deviation(picture).ravel()),
                 "clip_chance": float(clip.mask.mean()),
                 "clip_ap_of_mean_truth": average_precision(clip.mask.ravel(), plain.ravel()),
             }

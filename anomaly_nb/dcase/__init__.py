@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from anomaly_nb.dcase.machine_result import *
     from anomaly_nb.dcase.machines import *
     from anomaly_nb.dcase.masks import *
+    from anomaly_nb.dcase.methods import *
+    from anomaly_nb.dcase.priors import *
+    from anomaly_nb.dcase.pseudo_anomalies import *
     from anomaly_nb.dcase.sources import *
     from anomaly_nb.dcase.statistics import *
     from anomaly_nb.dcase.study import *
@@ -51,14 +54,13 @@ names = lazy_loader.attach(
         "vqvae": ["VQ_VAE_2Layer", "Rebuilder", "checkpoint_path", "study_residuals", "train_vqvae"],
         "masks": [
             "AudioSpecificStrategy",
-            "MaskPrior",
-            "Patch",
             "PerlinStrategy",
             "compare_masks",
             "energy_test",
-            "generate_anomalies",
             "place_overlap",
         ],
+        "priors": ["MaskPrior", "Patch"],
+        "pseudo_anomalies": ["generate_anomalies"],
         "detector": ["NormalSound", "SoundDetector", "baseline_table", "evaluate_detector", "official_table"],
     },
 )

@@ -325,5 +325,6 @@ def aligner_from_arrays(
     arrays: Mapping[str, npt.NDArray[Any]],  # of `aligner_arrays`
 ) -> Aligner:
     "Make the aligner that gave these arrays."
-    about = json.loads(str(arrays["about"][0]))
-    return ALIGNERS[about.pop("kind")](**about, **{name: value for name, value in arrays.items() if name != "about"})
+    fields: dict[str, Any] = {name: value for name, value in arrays.items() if name != "about"}
+    fields |= json.loads(str(arrays["about"][0]))
+    return ALIGNERS[fields.pop("kind")](**fields)

@@ -12,7 +12,6 @@ from math import comb
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t
 
@@ -40,7 +39,7 @@ class Group:
     @classmethod
     def from_arrays(
         cls,
-        arrays: Mapping[str, npt.NDArray[np.floating]],  # of `to_arrays`
+        arrays: Mapping[str, FloatArray],  # of `to_arrays`
     ) -> Self:
         "Make the group that gave these arrays."
         moments = Moments(arrays["mean"].shape)

@@ -285,19 +285,16 @@ class MachineResult(Described):
             return {key.split(".")[1]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
 
         about = json.loads(str(arrays["about"][0]))
-        own = {name: about.pop(name) for name in ("machine_type", "machine_id", "unit", "threshold")}
-        own["notes"], own["time_p"] = (
-            tuple(about.pop("notes")),
-            (float(arrays["time_p"][0]), float(arrays["time_p"][1])),
-        )
+        own: dict[str, Any] = {name: about.pop(name) for name in ("machine_type", "machine_id", "unit", "threshold")}
+        own |= {"notes": tuple(about.pop("notes")), "time_p": tuple(float(p) for p in arrays["time_p"])}
         own |= {name: Group.from_arrays(part(name)) for name in _GROUPS}
         own |= {name: pd.DataFrame(part(name)) for name in _PROFILES}
-        maps = {
+        own |= {
             "deviation": arrays["deviation"],
             "auc": arrays["auc"],
             "significant": arrays["significant"].astype(bool),
         }
-        return cls(recipe=LogMel(**about), aligner=aligner_from_arrays(part("aligner")), **own, **maps)
+        return cls(recipe=LogMel(**about), aligner=aligner_from_arrays(part("aligner")), **own)
 
     def _facts(self) -> dict[str, object]:
         return {"machine": f"{self.machine_type} {self.machine_id}", "unit": self.unit, "notes": len(self.notes)}
@@ -318,25 +315,26 @@ def machine_result(
 ) -> MachineResult:
     "Make the result of a machine from its groups of clips."
     groups = train, normal.group, broken.group
-    band_rows, column_rows = (
-        [np.array(getattr(test, rows), np.float32) for test in (normal, broken)]
-        for rows in ("band_rows", "column_rows")
-    )
+    distances = [test.distance / test.group.moments.count for test in (normal, broken)]
+    band_rows = [np.array(test.band_rows, np.float32) for test in (normal, broken)]
+    column_rows = [np.array(test.column_rows, np.float32) for test in (normal, broken)]
     alone, together = exact_p(*band_rows)
     bands = change_profile([group.bands for group in groups], *band_rows)
-    variation = broken.group.spread.mean - train.spread.mean
     auc, p = bin_auc(normal.histogram, broken.histogram)
     return MachineResult(
-        *machine,
-        recipe,
-        aligner,
-        *(group.result() for group in groups),
-        broken.distance / broken.group.moments.count - normal.distance / normal.group.moments.count,
-        auc,
-        significant(p),
-        bands.assign(p=alone, all_bands_p=together, variation=variation),
-        change_profile([group.columns for group in groups], *column_rows),
-        (time_locked(column_rows[0]), time_locked(column_rows[1])),
-        unit,
+        machine_type=machine[0],
+        machine_id=machine[1],
+        recipe=recipe,
+        aligner=aligner,
+        train=train.result(),
+        normal=normal.group.result(),
+        anomaly=broken.group.result(),
+        deviation=distances[1] - distances[0],
+        auc=auc,
+        significant=significant(p),
+        bands=bands.assign(p=alone, all_bands_p=together, variation=broken.group.spread.mean - train.spread.mean),
+        frames=change_profile([group.columns for group in groups], *column_rows),
+        time_p=(time_locked(column_rows[0]), time_locked(column_rows[1])),
+        unit=unit,
         notes=notes,
     )

@@ -9,6 +9,7 @@ __all__ = ['logger', 'PRESETS', 'nearest_codes', 'Codebook', 'Residual', 'Encode
 # %% ../../nbs/dcase/08_vqvae.ipynb #d42835a3
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +34,7 @@ def nearest_codes(
     codebook: Tensor,  # (k, d)
     rows: int = 4096,  # vectors at a time
 ) -> Tensor:  # (n,) index of the nearest entry
-    "Nearest codebook entries without a matrix of all distances."
+    "Find the nearest codebook entries without a matrix of all distances."
     offsets = codebook.pow(2).sum(dim=1)
     parts = [torch.addmm(offsets, part, codebook.T, alpha=-2).argmin(dim=1) for part in torch.split(vectors, rows)]
     return torch.cat(parts)
@@ -56,18 +57,18 @@ def _of_the_first(
 
 # %% ../../nbs/dcase/08_vqvae.ipynb #4c40e08d
 def _drawn(vectors: Tensor, n: int) -> Tensor:
-    "Vectors of a batch at random, to become entries."
+    "Draw vectors of a batch, to become entries."
     return vectors[torch.randint(len(vectors), (n,), device=vectors.device)]
 
 
 def _smoothed(counts: Tensor) -> Tensor:
-    "Counts without a zero, of the same sum."
+    "Return counts without a zero, of the same sum."
     total = counts.sum()
     return (counts + 1e-5) / (total + len(counts) * 1e-5) * total
 
 
 def _perplexity(codes: Tensor, entries: int) -> Tensor:
-    "How many of the entries are in use."
+    "Count the entries in use."
     share = torch.bincount(codes, minlength=entries).float() / len(codes)
     return torch.exp(-(share * torch.log(share + 1e-10)).sum())
 
@@ -168,7 +169,7 @@ class Encoded(NamedTuple):
     perplexity_top: Tensor
 
 # %% ../../nbs/dcase/08_vqvae.ipynb #53d8f79d
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def _check_input(x: Tensor) -> None:
@@ -209,7 +210,7 @@ class VQ_VAE_2Layer(nn.Module):
         self.dec_bot = nn.Sequential(nn.Conv2d(2 * dim, h, 3, padding=1), stack(), *doubles)
 
     def encode_with_prequant(self, x: Tensor) -> Encoded:
-        "Both layers before and after quantisation, with losses."
+        "Return both layers before and after quantisation, with losses."
         _check_input(x)
         if not self.training and int(self.vq_bot.steps) == 0:
             logger.warning("This VQ_VAE_2Layer has never been trained: what it rebuilds means nothing.")
@@ -221,18 +222,18 @@ class VQ_VAE_2Layer(nn.Module):
         return Encoded(z_bot, z_top, q_bot, q_top, loss_bot, loss_top, perplexity_bot, perplexity_top)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        "Quantised pictures: fine `(b, d, n_mels/4, T/4)` and coarse `(b, d, n_mels/8, T/8)`."
+        "Return quantised pictures: fine `(b, d, n_mels/4, T/4)` and coarse `(b, d, n_mels/8, T/8)`."
         encoded = self.encode_with_prequant(x)
         return encoded.q_bot, encoded.q_top
 
     def decode_general(self, q_bot: Tensor, q_top: Tensor) -> Tensor:
-        "Spectrograms `(b, 1, n_mels, T)` from both layers."
+        "Return spectrograms `(b, 1, n_mels, T)` from both layers."
         raised = F.interpolate(q_top, size=q_bot.shape[-2:], mode="bilinear", align_corners=False)
         decoded: Tensor = self.dec_bot(torch.cat([raised, q_bot], dim=1))
         return decoded
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        "`(loss_bot, loss_top, reconstruction, q_top, q_bot, perplexity_top, perplexity_bot)`."
+        "Return `(loss_bot, loss_top, reconstruction, q_top, q_bot, perplexity_top, perplexity_bot)`."
         e = self.encode_with_prequant(x)
         rebuilt = self.decode_general(e.q_bot, e.q_top)
         return e.loss_bot, e.loss_top, rebuilt, e.q_top, e.q_bot, e.perplexity_top, e.perplexity_bot
@@ -267,7 +268,7 @@ class Pieces(Described, Dataset[Tensor]):
 
 # %% ../../nbs/dcase/08_vqvae.ipynb #7cce93ee
 def vqvae_loss(network: nn.Module, batch: Tensor) -> Tensor:
-    "Squared error of the reconstruction plus the losses of both codebooks."
+    "Add the losses of both codebooks to the squared error of the reconstruction."
     loss_bot, loss_top, rebuilt, *_ = network(batch)
     total: Tensor = loss_bot + loss_top + F.mse_loss(rebuilt, batch)
     return total
@@ -296,22 +297,22 @@ def checkpoint_path(
     checkpoints: Path | str,  # folder of all checkpoints
     machine_type: str,  # e.g. "fan"
 ) -> Path:  # where the network of this type is kept
-    "`<checkpoints>/stage1/<type>/stage1_<type>_best.pt`"
+    "Return `<checkpoints>/stage1/<type>/stage1_<type>_best.pt`."
     return Path(checkpoints) / "stage1" / machine_type / f"stage1_{machine_type}_best.pt"
 
 
 def _places(checkpoints: Path | str, machine_type: str) -> list[Path]:
-    "Where a type's network may be: in the folder itself, or that of the small preset in its own folder there."
+    "List where a type's network may be: in the folder itself, or that of the small preset in its own folder there."
     return [checkpoint_path(folder, machine_type) for folder in (checkpoints, Path(checkpoints) / "small")]
 
 # %% ../../nbs/dcase/08_vqvae.ipynb #94adac73
 def _held_out(clips: int) -> Tensor:
-    "Which clips are for validation: about a tenth, spread over all; one of two where there are few."
+    "Choose clips for validation: about a tenth, spread over all; one of two where there are few."
     return torch.arange(clips) % max(clips // max(clips // 10, 1), 2) == 1
 
 
 def _write_network(path: Path, best: _KeepBest, dataset: DCASE2020Task2LogMelDataset, preset: str) -> None:
-    "The best weights with all that is needed to use them, the file whole or not at all."
+    "Write the best weights with all that is needed to use them, the file whole or not at all."
     size = {name: list(value) if isinstance(value, tuple) else value for name, value in PRESETS[preset].items()}
     about = {"mean": dataset.mean, "std": dataset.std, "target_T": dataset.target_T, "size": size}
     state = {"model_state_dict": best.weights, "global_step": best.epoch, "best_total_loss": best.loss, **about}
@@ -396,7 +397,7 @@ class Rebuilder:
         self,
         spectrograms: Audio,  # (b, n_mels, T) in dB
     ) -> Audio:  # (b, n_mels, T) in dB
-        "What comes back."
+        "Return what comes back."
         scaled = (torch.from_numpy(np.asarray(spectrograms, np.float32)) - self.mean) / (self.std + 1e-8)
         frames = scaled.shape[2]
         padded = F.pad(scaled, (0, -frames % 16))[:, None]
@@ -407,7 +408,7 @@ class Rebuilder:
         self,
         spectrograms: Audio,  # (b, n_mels, T) in dB
     ) -> Audio:  # (b, n_mels, T) in dB, not negative
-        "Distance from what comes back."
+        "Return the distance from what comes back."
         residual: Audio = np.abs(spectrograms - self.rebuild(spectrograms))
         return residual
 
@@ -436,7 +437,7 @@ def study_residuals(
         root, trained, view=lambda machine_type, batch: networks[machine_type].residual(batch), **options
     )
     report = study.run()
-    report.notes.extend(notes)
+    report = replace(report, notes=report.notes + notes)
     if out is not None:
         report.save(out)
     return report, notes
