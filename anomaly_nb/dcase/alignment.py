@@ -82,7 +82,7 @@ def cycle_period(
     correlation = np.fft.irfft(power)[:frames] / np.arange(frames, 0, -1)
     correlation /= correlation[0]
     peaks, _ = find_peaks(correlation[: longest + 1])
-    peaks = peaks[peaks >= shortest]
+    peaks = peaks[(peaks >= shortest) & (correlation[peaks] > 0)]
     if not len(peaks):
         return float(longest), 0.0
     first = int(peaks[correlation[peaks] > 0.8 * correlation[peaks].max()][0])

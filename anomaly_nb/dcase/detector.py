@@ -40,7 +40,7 @@ def _unlike_neighbours(
 
 # %% ../../nbs/dcase/13_detector.ipynb #03c15eb1
 class NormalSound(Described):
-    "What one machine's normal clips are like, to draw a map for a single clip."
+    "Normal clips of one machine, to map the deviation of a single clip."
 
     def __init__(
         self,

@@ -153,7 +153,7 @@ def _map_panels(result: "MachineResult") -> list[Panel]:
 # %% ../../nbs/dcase/06_machine_result.ipynb #a1d150f2
 @dataclass(frozen=True, eq=False, repr=False)
 class MachineResult(Described):
-    "What was found at one machine. Maps are `(n_mels, width)`; times are those of the aligner."
+    "Findings at one machine. Maps are `(n_mels, width)`; times are those of the aligner."
 
     machine_type: str
     machine_id: str

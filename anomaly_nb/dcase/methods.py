@@ -36,7 +36,7 @@ class Settings(NamedTuple):
 
 
 class Method(ABC):
-    "What was learned from rows of normal clips, and scores a row."
+    "A way to score a row, fitted to rows of normal clips."
 
     standardised: ClassVar[bool] = True  # are rows seen in units of their spread?
 
@@ -81,7 +81,7 @@ class MeanDistance(Method):
 
 @dataclass(frozen=True, eq=False)
 class PrincipalComponents(Method):
-    "What principal components of the training clips leave over."
+    "Rest that principal components of the training clips leave over."
 
     axes: FloatArray  # (k, d), as many as explain 95 % of the variance
 
