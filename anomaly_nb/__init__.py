@@ -7,6 +7,8 @@ __version__ = "0.1.0"
 __all__ = ['names']
 
 # %% ../nbs/index.ipynb #017f3330
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -14,38 +16,30 @@ import lazy_loader
 # a chapter is loaded when it is used for the first time
 if TYPE_CHECKING:
     from anomaly_nb import (
+        artefacts,
         audio,
+        commands,
         core,
         datasets,
         dcase,
         dcgan,
+        engines,
+        fingerprints,
         fmnist,
         metrics,
         plots,
+        processes,
+        report,
         scale,
         spectra,
         srcnn,
+        store,
         tour,
         training,
     )
 
-names = lazy_loader.attach(
-    __name__,
-    [
-        "audio",
-        "core",
-        "datasets",
-        "dcase",
-        "dcgan",
-        "fmnist",
-        "metrics",
-        "plots",
-        "scale",
-        "spectra",
-        "srcnn",
-        "tour",
-        "training",
-    ],
-)
+_home = find_spec("anomaly_nb")
+_modules = [each.name for each in iter_modules(_home.submodule_search_locations if _home else None)]
+names = lazy_loader.attach(__name__, [name for name in _modules if not name.startswith("_")])
 if not TYPE_CHECKING:  # a type checker shall know these names and no others
     __getattr__, __dir__, __all__ = names

@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'BoolArray', 'DataError', 'when_interrupted', 'log_level', 'reading', 'check_values',
-           'check_whole', 'check_share', 'check_number', 'as_list', 'generator', 'atomic_path', 'first_process',
-           'folder_lock', 'html_card', 'Described', 'render_page', 'Part', 'Detector', 'json_value', 'save_state',
-           'load_state']
+           'check_whole', 'check_share', 'check_number', 'as_list', 'generator', 'sync_files', 'atomic_path',
+           'first_process', 'folder_lock', 'html_card', 'Described', 'render_page', 'Part', 'Detector']
 
 # %% ../nbs/00_core.ipynb #9d91fef2
-import hashlib
 import inspect
-import json
 import logging
 import os
 import re
@@ -178,9 +175,23 @@ def generator(
     return np.random.default_rng(np.random.SeedSequence(check_whole(seed, "seed", 0), spawn_key=place))
 
 # %% ../nbs/00_core.ipynb #c1daa416
+def sync_files(
+    *paths: Path,  # files, and folders in which names have changed
+) -> None:
+    "Wait until files are on the disk, where a power cut does not reach them."
+    for path in paths:
+        with suppress(PermissionError):  # Windows opens no folders
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
 @contextmanager
 def atomic_path(
     path: Path | str,  # the file to be written; its folder is made where missing
+    sync: bool = True,  # wait until it is on the disk; without, a power cut may lose it, and `sync_files` comes later
 ) -> Iterator[Path]:  # a temporary path beside it, to be written inside the `with` block
     "Write a file whole or not at all. Raises `DataError` when the folder cannot be written or the disk is full."
     path = Path(path)
@@ -192,7 +203,11 @@ def atomic_path(
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if sync:
+            sync_files(temporary)
         os.replace(temporary, target)
+        if sync:
+            sync_files(target.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -285,10 +300,11 @@ def render_page(
     **values: Any,  # that it asks for; texts are escaped
 ) -> str:
     "Fill a template of this package. Raises `jinja2.UndefinedError` for a value that is missing."
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-    loader = PackageLoader("anomaly_nb")
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader, escaped = PackageLoader("anomaly_nb"), select_autoescape(["html"])
+    strict: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    pages = Environment(loader=loader, autoescape=escaped, **strict)
     return pages.get_template(template).render(**values) + "\n"
 
 # %% ../nbs/00_core.ipynb #0e00788e
@@ -309,6 +325,7 @@ class Detector(ABC):
     decision_scores_: FloatArray  # scores of the data it was fitted to
     threshold_: float  # scores above it are called anomalies
     labels_: IntArray  # 1 where `decision_scores_` is above the threshold
+    fitted_to_: dict[str, Any]  # what it was fitted to: number, shape, names, digest
     parts: ClassVar[Mapping[str, type[Part]]] = {}  # class of each fitted attribute that is a part
 
     @abstractmethod
@@ -336,13 +353,15 @@ class Detector(ABC):
         self,
         folder: Path | str,  # made where missing; an older detector in it is replaced
     ) -> None:
-        "Keep a fitted detector on disk: arrays as safetensors, the rest as JSON."
+        "Keep a fitted detector on disk, with its model card. Until all of it is written, an older one stays."
+        from anomaly_nb.artefacts import save_state
+
         self._check_fitted()
-        state = {"detector": type(self).__name__, "params": self.get_params()}
+        state = dict[str, Any]()
         for name, value in vars(self).items():
             if name.endswith("_") and not name.startswith("_"):
                 state |= value.to_arrays() if name in self.parts else {name: value}
-        save_state(folder, state)
+        save_state(folder, state, {"detector": type(self).__name__, "params": self.get_params()})
 
     @classmethod
     def load(
@@ -350,14 +369,17 @@ class Detector(ABC):
         folder: Path | str,  # where `save` put it
     ) -> Self:  # gives the same scores bit for bit
         "Read a detector from disk. Raises `DataError` if the folder holds none, another one, or a damaged one."
-        state = load_state(folder)
-        name, params = state.pop("detector", None), state.pop("params", None)
+        from anomaly_nb.artefacts import load_facts, load_state
+
+        facts, state = load_facts(folder), load_state(folder)
+        name, params = facts.get("detector"), dict(facts.get("params") or {})
         if name != cls.__name__:
             raise DataError(f"{folder}: holds a {name}, not a {cls.__name__}. Load it with {name}.load().")
         with reading(folder, "The saved detector is damaged: save it again."):
             detector = cls(**params)
             found = {name: part.from_arrays(state) for name, part in cls.parts.items()}
             vars(detector).update(state | found)
+            detector._check_fitted()
         return detector
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -395,52 +417,3 @@ class Detector(ABC):
         fitted = "not fitted" if threshold is None else f"threshold {threshold:.4g}"
         params = {name: _short(value) for name, value in self.get_params().items()}
         return html_card(type(self).__name__, params, fitted)
-
-# %% ../nbs/00_core.ipynb #b214830e
-def json_value(value: object) -> object:
-    "Turn numbers of NumPy and paths into what JSON can write."
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} is no value for a file")
-
-
-def save_state(
-    folder: Path | str,  # made where missing
-    state: Mapping[str, Any],  # arrays and JSON values by name
-) -> None:
-    "Write arrays to `state.safetensors` and all other values to `detector.json`, each file whole or not at all."
-    from safetensors.numpy import save
-
-    numeric = {name: value for name, value in state.items() if getattr(value, "dtype", np.dtype("O")).kind in "biuf"}
-    arrays = {name: np.asarray(value, order="C") for name, value in numeric.items() if isinstance(value, np.ndarray)}
-    content = save(arrays)
-    others = {name: value for name, value in state.items() if name not in arrays}
-    others["sha256"] = hashlib.sha256(content).hexdigest()
-    try:
-        text = json.dumps(others, indent=1, default=json_value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{folder}: nothing was saved ({error}). Use numbers, texts, lists and paths only.") from error
-    with atomic_path(Path(folder) / "state.safetensors") as path:
-        path.write_bytes(content)
-    with atomic_path(Path(folder) / "detector.json") as path:
-        path.write_text(text, encoding="utf-8")
-
-
-def load_state(
-    folder: Path | str,  # as written by `save_state`
-) -> dict[str, Any]:  # arrays and values by name
-    "Read what `save_state` wrote. Raises `DataError` for a missing or damaged file."
-    from safetensors.numpy import load
-
-    folder = Path(folder)
-    for name in ("detector.json", "state.safetensors"):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}: no saved detector here ({folder / name} is missing). Check the path.")
-    with reading(folder, "The saved detector is damaged: save it again."):
-        others = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-        content = (folder / "state.safetensors").read_bytes()
-        if others.pop("sha256") != hashlib.sha256(content).hexdigest():
-            raise DataError("state.safetensors is not the one that was saved with detector.json")
-        return {**others, **load(content)}

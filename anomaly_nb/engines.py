@@ -28,8 +28,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from .artefacts import versions
 from .core import DataError, check_whole
-from .fingerprints import is_tensor, versions
+from .fingerprints import is_tensor
 from .store import RESERVED, Encoded, Rows, decode, encode
 
 # %% ../nbs/06a_engines.ipynb #c28bd3d2

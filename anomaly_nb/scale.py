@@ -11,7 +11,7 @@ import itertools
 import logging
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -28,14 +28,12 @@ from anomaly_nb.engines import (
     attempt,
     by_place,
     choose_engine,
-    connect,
     join,
-    printable,
     same_length,
     survivors,
 )
 from .fingerprints import describe_code, describe_content, file_state, is_tensor, may_name_files
-from .store import MANIFEST, Record, Results, Rows, decode, encode
+from .store import MANIFEST, Record, Results, Rows
 
 # %% ../nbs/07_scale.ipynb #9ce93392
 class ArrayFile(Described):

@@ -16,13 +16,12 @@ import torch
 from anomaly_nb.core import generator
 from anomaly_nb.metrics import roc_auc
 from anomaly_nb.spectra import KINDS, Spectra, SpectrumDetector, SpectrumPCA, inject_anomalies, simulate_spectra
-from anomaly_nb.spectra.baseline import ResidualDetector
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (1, 2, 3, 4, 5)
 
 
-def judged(detector: ResidualDetector, normal: Spectra, odd: Spectra, truth: pd.DataFrame) -> dict[str, float]:
+def judged(detector: SpectrumDetector, normal: Spectra, odd: Spectra, truth: pd.DataFrame) -> dict[str, float]:
     "AUC of all kinds and of each, false positives, and how often the top region overlaps the truth."
     top = detector.detect(odd).set_index("id")
     below, above = detector.decision_function(normal), top["score"].to_numpy()

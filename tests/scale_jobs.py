@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from anomaly_nb.core import DataError
-from anomaly_nb.scale import describe_function, describe_source, map_chunks
+from anomaly_nb.fingerprints import describe_code
+from anomaly_nb.scale import describe_source, map_chunks
 
 
 def squares(numbers: list[int]) -> pd.DataFrame:
@@ -71,13 +72,13 @@ def multiplied(factor: object) -> Callable[[list[int]], np.ndarray]:
     return lambda numbers: np.asarray([number * factor for number in numbers if number not in {"no", "never", "none"}])
 
 
-def descriptions() -> list[str]:
+def descriptions() -> list[object]:
     "Of what is known by its content, not by its name."
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 2)
     functions = multiplied(2), Scaled(layer).times, Scaled(2), partial(Scaled(2).times, other=torch.ones(2))
     sources = torch.arange(6.0), [torch.ones(2, dtype=torch.bfloat16), layer], np.ma.array([1, 2], mask=[0, 1])
-    return [describe_function(each) for each in functions] + [describe_source(each) for each in sources]
+    return [describe_code(each) for each in functions] + [describe_source(each) for each in sources]
 
 
 def main(out: str, workers: str, scheduler: str | None = None, items: str = "60") -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from anomaly_nb.artefacts import load_facts, load_state, save_state
 from anomaly_nb.commands import command_line
 from anomaly_nb.core import (
     DataError,
@@ -20,8 +21,6 @@ from anomaly_nb.core import (
     first_process,
     folder_lock,
     generator,
-    load_state,
-    save_state,
     when_interrupted,
 )
 from anomaly_nb.srcnn import SpectralResidual
@@ -65,7 +64,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
             print(error)
     """
     shown = subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], text=True)
-    assert "state.safetensors: not written" in shown and "Free some space" in shown
+    assert ".safetensors: not written" in shown and "Free some space" in shown
     assert not list(tmp_path.iterdir())
 
 
@@ -86,7 +85,7 @@ def test_state_keeps_numbers_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "text", "missing", "other"])
 def test_damaged_detectors_are_sentences(tmp_path, damage):
     SpectralResidual().fit(np.random.default_rng(0).normal(size=100)).save(tmp_path)
-    arrays, values = tmp_path / "state.safetensors", tmp_path / "detector.json"
+    (arrays,), values = tmp_path.glob("state-*.safetensors"), tmp_path / "detector.json"
     if damage == "cut":
         arrays.write_bytes(arrays.read_bytes()[:50])
     elif damage == "text":
@@ -95,7 +94,7 @@ def test_damaged_detectors_are_sentences(tmp_path, damage):
         arrays.unlink()
     else:
         values.write_text(json.dumps(json.loads(values.read_text()) | {"detector": "Other"}))
-    with pytest.raises(DataError, match=r"damaged|no saved detector|holds a Other"):
+    with pytest.raises(DataError, match=r"damaged|no saved detector"):
         SpectralResidual.load(tmp_path)
 
 
@@ -152,7 +151,7 @@ def test_a_state_without_its_digest_is_refused(tmp_path):
     content = json.loads((tmp_path / "detector.json").read_text())
     del content["sha256"]
     (tmp_path / "detector.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="'sha256' is missing"):
+    with pytest.raises(DataError, match="detector.json differs from what was written"):
         load_state(tmp_path)
 
 

@@ -14,12 +14,14 @@ import pytest
 import torch
 from conftest import on_two_machines
 
-from anomaly_nb.core import DataError, load_state, save_state
+from anomaly_nb.core import DataError, load_state
+from anomaly_nb.engines import survivors
 from anomaly_nb.fmnist import ImageDetector, best_cells, grid, load_subset, make_protocol, run_grid
 from anomaly_nb.fmnist.commands import fmnist_train
-from anomaly_nb.fmnist.grid import cell_name, cells_of, finished
+from anomaly_nb.fmnist.grid import cells_of, finished_cells, settings_text
 from anomaly_nb.metrics import roc_auc
-from anomaly_nb.scale import chunks, survivors
+from anomaly_nb.scale import chunks
+from anomaly_nb.store import Results
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "IN_TEST": "1"}
 TERMS = {"MSE": {"mse": 1.0}, "MSE+Gradient": {"mse": 1.0, "gradient": 0.1}}
@@ -35,7 +37,7 @@ def task():
 def script(folder, name, *arguments):
     "How a command's console script is called."
     path = Path(folder) / f"{name}.py"
-    path.write_text(f"from anomaly_nb.fmnist.commands import {name}\n\n{name}()\n")
+    path.write_text(f"from anomaly_nb.fmnist.commands import {name}\n\n{name}.main()\n")
     return [sys.executable, str(path), *map(str, arguments)]
 
 
@@ -63,8 +65,9 @@ def test_a_folder_belongs_to_one_task_and_seed(task, tmp_path):
     rows, others = {"Autoencoder": ROWS["Autoencoder"]}, task._replace(test=task.test[::-1])
     run_grid(rows, ["mse"], task, tmp_path)
     for again, seed in ((task, 1), (others, 0)):
-        with pytest.raises(DataError, match="other images or another seed"):
+        with pytest.raises(DataError, match="results of another job"):
             run_grid(rows, ["mse"], again, tmp_path, seed=seed)
+    assert len(run_grid(rows, ["mse"], task, tmp_path, seed=1, restart=True)) == 1
 
 
 def test_a_training_folder_belongs_to_one_model_loss_and_data(task, tmp_path):
@@ -93,12 +96,12 @@ def test_killed_and_resumed(tmp_path):
     call = script(tmp_path, "fmnist_grid", "--grid", "grid.toml", "--folder", "cells", "--subset")
     quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     running = subprocess.Popen(call, cwd=tmp_path, env=ENVIRONMENT, **quiet)
-    while not list((tmp_path / "cells").glob("*/detector.json")):
+    while not list((tmp_path / "cells").glob("*.npz")):
         time.sleep(0.05)
         assert running.poll() is None
     running.send_signal(signal.SIGKILL)
     running.wait()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*/detector.json")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.npz")}
     assert 0 < len(before) < 6
     again = command(tmp_path, "fmnist_grid", "--grid", "grid.toml", "--folder", "cells", "--subset")
     assert again.returncode == 0, again.stderr
@@ -110,19 +113,19 @@ def test_killed_and_resumed(tmp_path):
 
 
 def test_settings_that_changed_are_not_finished(task, tmp_path):
-    rows = {"Autoencoder": ROWS["Autoencoder"]}
-    run_grid(rows, {"MSE": TERMS["MSE"]}, task, tmp_path)
-    ((names, settings),) = cells_of(rows, {"MSE": TERMS["MSE"]}).items()
-    place = tmp_path / cell_name(*names)
-    assert finished(place, settings) and not finished(place, settings | {"epochs": 5})
-    (place / "detector.json").write_text("{")
-    assert not finished(place, settings)
-    run_grid(rows, {"MSE": TERMS["MSE"]}, task, tmp_path)
-    assert finished(place, settings) and "validation" in load_state(place)
+    rows, terms = {"Autoencoder": ROWS["Autoencoder"]}, {"MSE": TERMS["MSE"]}
+    first = run_grid(rows, terms, task, tmp_path)
+    changed = {"Autoencoder": ROWS["Autoencoder"] | {"epochs": 5}}
+    assert len(dict(finished_cells(rows, terms, tmp_path))) == 1 and not dict(finished_cells(changed, terms, tmp_path))
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(b"")
+    again = run_grid(rows, terms, task, tmp_path)
+    assert again["roc_auc"].tolist() == first["roc_auc"].tolist()
+    assert run_grid(changed, terms, task, tmp_path)["epochs"].tolist() == [5]
 
 
-def test_names_that_would_share_a_folder():
-    with pytest.raises(DataError, match=r"\('A-b', 'mse'\) and \('A b', 'mse'\) would share the folder A-b__mse"):
+def test_names_that_would_share_a_file():
+    with pytest.raises(DataError, match=r"\('A-b', 'mse'\) and \('A b', 'mse'\) would share the file A-b__mse.npz"):
         cells_of(["A-b", "A b"], ["mse"])
 
 
@@ -142,10 +145,12 @@ def test_threads_are_given_back(task, tmp_path):
 
 def test_settings_are_compared_as_they_come_back_from_the_disk(tmp_path):
     settings = {"model": "CAE", "epochs": np.int64(3), "options": {"sizes": (8, 4)}}
-    save_state(tmp_path, {"settings": settings, "reason": ""})
-    assert finished(tmp_path, settings) and not finished(tmp_path, settings | {"options": {"sizes": (8, 5)}})
+    results = Results(tmp_path, {})
+    results.put("cell", None, settings_text(settings))
+    assert not results.missing({"cell": settings_text(settings | {"epochs": 3})})
+    assert results.missing({"cell": settings_text(settings | {"options": {"sizes": (8, 5)}})})
     with pytest.raises(DataError, match="Use numbers, texts, lists"):
-        finished(tmp_path, settings | {"model": ImageDetector})
+        settings_text(settings | {"model": ImageDetector})
 
 
 def fail(*_):
@@ -161,14 +166,13 @@ def test_failed_cells_are_run_again_if_asked_for(task, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_ends_the_call_and_is_no_failure_of_a_cell(task, tmp_path, monkeypatch):
-    def full(folder, state):
-        raise DataError(f"{folder}/state.safetensors: not written (No space left on device). Free some space.")
+    def full(results, name, *_):
+        raise DataError(f"{results.folder / name}.npz: not written (No space left on device). Free some space.")
 
     monkeypatch.setattr(grid, "run_cell", fail)
-    monkeypatch.setattr(grid, "save_state", full)
-    with pytest.raises(DataError, match="No space left on device"):
+    with monkeypatch.context() as disk, pytest.raises(DataError, match="No space left on device"):
+        disk.setattr(Results, "put", full)
         run_grid(["CAE", "VAE"], ["mse"], task, tmp_path)
-    monkeypatch.setattr(grid, "save_state", save_state)
     assert len(run_grid(["CAE", "VAE"], ["mse"], task, tmp_path)) == 2
 
 
@@ -251,7 +255,6 @@ def test_two_processes_and_two_machines_make_one_detector(tmp_path):
         ("fmnist_train", ["--model", "CNN", "--subset"], "There is no model 'CNN'"),
         ("fmnist_train", ["--loss", "mse+huber", "--epochs", "1", "--subset"], "['huber'] is unknown"),
         ("fmnist_train", ["--data", "nowhere"], "Name the folder that holds the four Fashion-MNIST files"),
-        ("fmnist_train", ["--protocol", "all", "--subset"], "no protocol 'all'"),
         ("fmnist_evaluate", ["nowhere", "--subset"], "no saved detector here"),
         ("fmnist_grid", ["--grid", "nowhere.toml", "--subset"], "no readable grid"),
     ],
@@ -260,6 +263,32 @@ def test_errors_are_one_sentence(tmp_path, name, arguments, message):
     done = command(tmp_path, name, *arguments)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option, value", [("--protocol", "all"), ("--features", "edges")])
+def test_choices_are_checked_and_listed(tmp_path, option, value):
+    done = command(tmp_path, "fmnist_train", option, value, "--subset")
+    assert done.returncode == 2 and f"'{value}' is not one of" in done.stderr
+
+
+def test_a_grid_with_failures_has_a_table_and_status_1(tmp_path):
+    (tmp_path / "grid.toml").write_text(
+        "[losses]\nMSE = { mse = 1 }\n[models]\nAutoencoder = { epochs = 1 }\nCNN = {}\n"
+    )
+    done = command(tmp_path, "fmnist_grid", "--grid", "grid.toml", "--folder", "cells", "--subset")
+    assert done.returncode == 1 and "1 of 2 cells could not be judged" in done.stderr
+    assert "CNN, MSE: DataError: There is no model 'CNN'" in done.stderr and "Autoencoder" in done.stdout
+    assert len(pd.read_csv(tmp_path / "cells/table.csv")) == 2 + 7
+
+
+def test_no_progress_bar_without_a_terminal(task, tmp_path):
+    code = "import numpy as np; from anomaly_nb.fmnist import ImageDetector as D; "
+    code += "D(epochs=1, score='pixel').fit(np.zeros((20, 28, 28), 'uint8'){})"
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "IN_TEST"}
+    for how in ("", ", progress=False"):
+        call = [sys.executable, "-c", code.format(how)]
+        done = subprocess.run(call, cwd=tmp_path, capture_output=True, env=environment)
+        assert done.returncode == 0 and not done.stdout + done.stderr
 
 
 def test_a_checkpoint_of_another_model(task, tmp_path):

@@ -18,17 +18,15 @@ from anomaly_nb.fmnist.losses import FlexibleLoss
 from anomaly_nb.fmnist.memory import HardMemory, KeyValueMemory, MemAE, memory_attention, memory_slots, revive
 from anomaly_nb.fmnist.multimemory import (
     VIEWS,
-    FFTEncoder,
     MultiMemoryAutoencoder,
-    StructureEncoder,
     ThreeViewNetwork,
     decode_slots,
     fill_memories,
     init_memory,
-    log_spectrum,
     memory_report,
 )
 from anomaly_nb.fmnist.training import train_model
+from anomaly_nb.fmnist.views import FFTEncoder, StructureEncoder, log_spectrum
 
 OPTIONS = {"adaptive_center": True, "frequency_attention": True, "center_attention": True, "texture_slots": 16}
 

@@ -1,6 +1,8 @@
 """The same call on one core, on all cores and on a cluster of real processes, and what long jobs have to survive."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,22 +21,12 @@ import scale_jobs as jobs
 import torch
 from conftest import ENVIRONMENT, Cluster
 
-from anomaly_nb import scale
+from anomaly_nb import engines
 from anomaly_nb.core import DataError, folder_lock
-from anomaly_nb.scale import (
-    ArrayFile,
-    Chunk,
-    Shards,
-    attempt,
-    decode,
-    describe_function,
-    map_chunks,
-    outcomes,
-    printable,
-    run_on_cores,
-    run_packed,
-    survivors,
-)
+from anomaly_nb.engines import Chunk, attempt, printable, run_on_cores, run_packed, survivors
+from anomaly_nb.fingerprints import describe_code
+from anomaly_nb.scale import ArrayFile, Shards, map_chunks, outcomes
+from anomaly_nb.store import decode
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -95,7 +87,7 @@ def test_slow_item_holds_nobody_up() -> None:
 def test_slow_item_holds_nobody_up_on_a_cluster(cluster: Cluster) -> None:
     list(outcomes(jobs.steady, range(20), scheduler=cluster.address))  # until then both workers have begun
     finished = outcomes(jobs.slow, range(12), scheduler=cluster.address)
-    order = [chunk.number for chunk, outcome in finished if outcome.rows == 1]
+    order = [chunk.number for chunk, outcome in finished if outcome.result.rows == 1]
     assert sorted(order) == list(range(12))
     assert order.index(0) > 6
 
@@ -172,7 +164,7 @@ class LostOnce:
 
     def result(self) -> object:
         outcome = run_packed(self.packed)
-        if not LostOnce.lost and outcome.data == attempt(jobs.squares, Chunk(2, 2, [2])).data:
+        if not LostOnce.lost and outcome.result == attempt(jobs.squares, Chunk(2, 2, [2])).result:
             LostOnce.lost = True
             raise OSError("connection closed")
         return outcome
@@ -180,13 +172,16 @@ class LostOnce:
     def nthreads(self) -> dict[str, int]:
         return {"worker": 4}
 
+    def run(self, function: Callable[[], object], **_: object) -> dict[str, object]:
+        return {"worker": function()}
+
     def close(self, timeout: float) -> None: ...
 
 
 def test_result_that_is_lost_on_its_way_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(scale, "connect", LostOnce)
-    monkeypatch.setattr(scale, "_first_finished", lambda client, flying: flying)
+    monkeypatch.setattr(engines, "connect", LostOnce)
+    monkeypatch.setattr(engines, "_first_finished", lambda client, flying: flying)
     found = [chunk.number for chunk, _ in outcomes(jobs.squares, range(12), scheduler="tcp://10.0.0.1:8786")]
     assert LostOnce.lost and sorted(found) == list(range(12))
 
@@ -251,15 +246,15 @@ def test_another_job_in_the_folder(tmp_path: Path) -> None:
     for before, after in (([np.ones(2)], [np.zeros(2)]), (np.arange(3), np.arange(1, 4)), ([1.5], [2.5])):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         map_chunks(np.asarray, before, out)
-        with pytest.raises(DataError, match="holds another job"):
+        with pytest.raises(DataError, match="holds results of another job"):
             map_chunks(np.asarray, after, out)
     map_chunks(partial(np.multiply, 2), [1, 2, 3], tmp_path / "twice")
-    with pytest.raises(DataError, match="holds another job"):
+    with pytest.raises(DataError, match="holds results of another job"):
         map_chunks(partial(np.multiply, 3), [1, 2, 3], tmp_path / "twice")
     for changed in ({"run": {"model": "b"}}, {"run": {"model": "a"}, "chunk_size": 2}):
-        with pytest.raises(DataError, match="holds another job"):
+        with pytest.raises(DataError, match="holds results of another job"):
             map_chunks(jobs.squares, [1, 2, 3], tmp_path, **changed)
-    with pytest.raises(DataError, match="holds another job"):
+    with pytest.raises(DataError, match="holds results of another job"):
         map_chunks(jobs.squares, [1, 2, 4], tmp_path, run={"model": "a"})
 
 
@@ -288,7 +283,7 @@ def test_other_data_of_the_same_shape_are_another_job(tmp_path: Path, kind: str)
 
     for _ in range(2):  # the same data are the same job
         map_chunks(count, source(0), tmp_path / "out", chunk_size=1_000_000)
-    with pytest.raises(DataError, match="holds another job"):
+    with pytest.raises(DataError, match="holds results of another job"):
         map_chunks(count, source(1), tmp_path / "out", chunk_size=1_000_000)
 
 
@@ -307,7 +302,7 @@ def test_other_data_of_the_same_shape_are_another_job(tmp_path: Path, kind: str)
 def test_what_a_function_holds_tells_its_job(tmp_path: Path, before: object, after: object) -> None:
     for _ in range(2):  # what it has cached in the meantime does not matter
         map_chunks(before, [1, 2, 3], tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="holds another job"):
+    with pytest.raises(DataError, match="holds results of another job"):
         map_chunks(after, [1, 2, 3], tmp_path)  # type: ignore[arg-type]
 
 
@@ -316,17 +311,17 @@ def test_masks_and_tensors_are_looked_at(tmp_path: Path) -> None:
     pairs += [(np.ma.array([1, 2], mask=[0, 0]), np.ma.array([1, 2], mask=[0, 1]))]
     for number, (before, after) in enumerate(pairs):
         map_chunks(count, before, tmp_path / str(number))
-        with pytest.raises(DataError, match="holds another job"):
+        with pytest.raises(DataError, match="holds results of another job"):
             map_chunks(count, after, tmp_path / str(number))
 
 
 def test_the_same_content_is_the_same_job_in_another_process() -> None:
-    code = "import scale_jobs; print('\\n'.join(scale_jobs.descriptions()))"
+    code = "import json, scale_jobs; print(json.dumps(scale_jobs.descriptions()))"
     for seed in ("1", "2"):
         command, environment = [sys.executable, "-c", code], {**ENVIRONMENT, "PYTHONHASHSEED": seed}
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert run.stdout.split("\n")[:-1] == jobs.descriptions()
-    assert describe_function(jobs.squares) == "scale_jobs.squares"  # nothing more, as in folders of before
+        assert json.loads(run.stdout) == jobs.descriptions()
+    assert sorted(describe_code(jobs.squares)) == ["package pandas", "pd", "squares"]
 
 
 def count(items: object) -> np.ndarray:
@@ -398,9 +393,6 @@ def test_rows_so_far_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert "not finished" in caplog.text and "not finished" in repr(Shards(tmp_path))
     caplog.clear()
     assert len(map_chunks(jobs.squares, iter(range(5)), tmp_path, chunk_size=2).table()) == 5
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text(manifest.read_text().replace(', "finished": true', ""))  # as it was written before
-    assert len(map_chunks(jobs.squares, iter(range(5)), tmp_path, chunk_size=2).table()) == 5
     assert not caplog.text
 
 
@@ -450,9 +442,9 @@ def test_chunks_that_do_not_fit_each_other_are_told(tmp_path: Path) -> None:
 def test_survivors_need_not_fit_each_other() -> None:
     shapes = {1: (1,), 2: (1, 2), 3: (1,)}
     outcome = survivors(
-        partial(attempt, lambda numbers: np.ones(shapes[numbers[0]])), Chunk(0, 5, [1, 2, 3]), scale.run_here
+        partial(attempt, lambda numbers: np.ones(shapes[numbers[0]])), Chunk(0, 5, [1, 2, 3]), engines.run_here
     )
-    assert decode(outcome.suffix, outcome.data).tolist() == [1, 1] and outcome.failed[0][0] == 6  # type: ignore[union-attr]
+    assert decode(outcome.result.suffix, outcome.result.data).tolist() == [1, 1] and outcome.failed[0][0] == 6  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", [np.asarray, pd.Series, torch.tensor, lambda items: [np.array(items)]])
@@ -527,7 +519,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(scale, "run_on_cluster", partial(scale.run_on_cluster, patience=1.0))
+    monkeypatch.setattr(engines, "run_on_cluster", partial(engines.run_on_cluster, patience=1.0))
     with pytest.raises(DataError, match="No Dask scheduler answers"):
         map_chunks(jobs.squares, range(3), tmp_path, scheduler="tcp://127.0.0.1:9")
 
@@ -542,14 +534,14 @@ def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
 def test_what_answers_is_no_scheduler() -> None:
     pytest.importorskip("distributed")
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DataError, match="port of the dashboard"):
-        scale.connect(f"tcp://127.0.0.1:{silent.getsockname()[1]}", 0.5)
+        engines.connect(f"tcp://127.0.0.1:{silent.getsockname()[1]}", 0.5)
     with pytest.raises(DataError, match=r"answers at tcp://127\.0\.0\.1:99999"):
-        scale.connect("tcp://127.0.0.1:99999", 0.5)
+        engines.connect("tcp://127.0.0.1:99999", 0.5)
 
 
 def test_connection_that_fails_leaves_nothing_behind() -> None:
     pytest.importorskip("distributed")
-    code = "from anomaly_nb.scale import connect\nconnect('tls://127.0.0.1:9', 0.5)"  # there are no certificates
+    code = "from anomaly_nb.engines import connect\nconnect('tls://127.0.0.1:9', 0.5)"  # there are no certificates
     begun = time.monotonic()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert "DataError: No Dask scheduler answers" in run.stderr and "Client.__del__" not in run.stderr
@@ -565,6 +557,25 @@ def test_work_that_cannot_be_sent(tmp_path: Path, where: str, request: pytest.Fi
         map_chunks(partial(only_where, threading.Lock()), range(3), tmp_path / "function", **engine)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"Item 0: .* cannot be sent to another process"):
         map_chunks(jobs.squares, [threading.Lock()], tmp_path / "item", **engine)
+
+
+def test_worker_of_another_version_is_named(tmp_path: Path, cluster: Cluster) -> None:
+    import anomaly_nb
+
+    other = tmp_path / "other"
+    shutil.copytree(Path(str(anomaly_nb.__file__)).parent, other / "anomaly_nb")
+    with (other / "anomaly_nb/metrics.py").open("a") as file:
+        file.write("CHANGED = True\n")
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.address, "--nthreads", "1"]
+    paths = os.pathsep.join([str(other), ENVIRONMENT["PYTHONPATH"]])
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path, "start_new_session": True}
+    environment = ENVIRONMENT | {"PYTHONPATH": paths}
+    cluster.processes.append(subprocess.Popen([*command, "--no-dashboard"], env=environment, **quiet))
+    client = engines.connect(cluster.address)
+    client.wait_for_workers(3, timeout=60)
+    client.close()
+    with pytest.raises(DataError, match=r"The worker tcp://\S+ has anomaly_nb .*, this process .*Install the same"):
+        map_chunks(jobs.squares, range(30), tmp_path / "out", chunk_size=1, scheduler=cluster.address)
 
 
 def test_function_that_workers_cannot_import(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,8 +609,8 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     options = {"chunk_size": np.int64(2), "run": {"a": np.int64(3), "b": np.float32(0.5)}}
     for _ in range(2):
         assert len(map_chunks(jobs.squares, iter(range(3)), tmp_path / "out", **options)) == 3  # type: ignore[arg-type]
-    for bad in (np.ones(2), float("nan"), {1}):
-        with pytest.raises(DataError, match="manifest cannot keep"):
+    for bad in (np.ones(2), object(), {1}):
+        with pytest.raises(DataError, match="cannot be kept"):
             map_chunks(jobs.squares, range(3), tmp_path / "other", run={"a": bad})
 
 

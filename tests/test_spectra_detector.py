@@ -130,9 +130,9 @@ def test_calibration_on_another_population(train):
     detector = SpectrumPCA().fit(train)
     others = simulate_spectra(300, 5, fibres=UNSEEN, family="stellar")
     before = detector.predict(others[150:]).mean()
-    basis = detector.basis_.copy()
+    basis = detector.model_.basis.copy()
     assert detector.calibrate(others[:150]).predict(others[150:]).mean() < min(before, 0.15)
-    np.testing.assert_array_equal(basis, detector.basis_)
+    np.testing.assert_array_equal(basis, detector.model_.basis)
 
 
 def test_calibration_drops_what_belongs_to_the_old_threshold(train, normal, tmp_path):

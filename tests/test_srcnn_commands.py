@@ -15,18 +15,11 @@ from conftest import on_two_machines
 
 from anomaly_nb.core import folder_lock
 from anomaly_nb.metrics import best_delay_f1, delay_f1
-from anomaly_nb.scale import Shards
 from anomaly_nb.srcnn import load_kpi
-from anomaly_nb.srcnn.commands import (
-    _first_network,
-    detect_files,
-    evaluate_curves,
-    srcnn_detect,
-    srcnn_evaluate,
-    srcnn_generate_data,
-    srcnn_train,
-)
+from anomaly_nb.srcnn.commands import srcnn_detect, srcnn_evaluate, srcnn_generate_data, srcnn_train
+from anomaly_nb.srcnn.jobs import evaluate_curves
 from anomaly_nb.srcnn.network import SRCNNNetwork
+from anomaly_nb.srcnn.recipes import first_network
 from anomaly_nb.srcnn.series import Curve
 
 
@@ -138,7 +131,6 @@ def test_the_tuned_recipe_beats_the_saliency(project):
         (["srcnn_generate_data", "--dataset", "none"], "no CSV file in this folder"),
         (["srcnn_generate_data", "--dataset", "kpi", "--window", "9000"], "No curve is longer than the window"),
         (["srcnn_train", "--dataset", "none"], "Run srcnn_generate_data first"),
-        (["srcnn_train", "--dataset", "kpi", "--recipe", "magic"], "expected documented or tuned"),
         (["srcnn_train", "--dataset", "kpi", "--device", "toaster"], "expected one of auto, cpu"),
         (["srcnn_detect", "datasets/kpi/test", "--scheduler", "bogus"], "expected an address"),
         (["srcnn_detect", "absent.csv"], "absent.csv: No such file or directory"),
@@ -149,6 +141,30 @@ def test_the_tuned_recipe_beats_the_saliency(project):
 def test_faults_are_one_sentence(project, arguments, message):
     ended = run(project, *arguments)
     assert ended.returncode == 1 and message in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["srcnn_train", "--dataset", "kpi", "--recipe", "magic"], "'magic' is not one of 'documented', 'tuned'"),
+        (["srcnn_train", "--dataset", "kpi", "--optimizer", "adagrad"], "'adagrad' is not one of 'adam', 'sgd'"),
+        (["srcnn_train", "--dataset", "kpi", "--epoch", "many"], "'many' is not a valid integer"),
+        (["srcnn_detect", "a.csv", "--side", "up"], "'up' is not one of 'both', 'upper', 'lower'"),
+        (["srcnn_detect"], "Missing argument 'FILE...'"),
+    ],
+)
+def test_what_the_parser_refuses_has_status_2(project, arguments, message):
+    ended = run(project, *arguments)
+    assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "choice, message", [({"recipe": "magic"}, "expected documented or tuned"), ({"optimizer": "x"}, "adam or sgd")]
+)
+def test_choices_are_checked_from_python_too(project, monkeypatch, choice, message):
+    monkeypatch.chdir(project)
+    with pytest.raises(SystemExit, match=message):
+        srcnn_train("kpi", **{"recipe": "tuned"} | choice)
 
 
 @pytest.fixture
@@ -211,18 +227,56 @@ def test_a_folder_of_which_nothing_could_be_judged(curves):
         srcnn_detect("curves")
     assert len(pd.read_csv("curves_anomalies/failed.csv")) == 3
     shutil.copy("l2.csv", curves / "00.csv")
-    srcnn_detect("curves")  # the mended one is judged now
+    assert srcnn_detect("curves") == 1  # the mended one is judged now
+    assert Path("curves_anomalies/00_anomalies.csv").exists()
 
 
 def test_a_name_that_is_not_utf8(curves):
     shutil.copy("l2.csv", os.fsencode(curves) + b"/\xff.csv")
     Path(os.fsdecode(os.fsencode(curves) + b"/\xfe.csv")).write_text("nothing\n")
-    table = detect_files([os.fsdecode(os.fsencode(curves) + b"/\xff.csv")])
-    assert table["file"].unique().tolist() == [str(curves / r"\udcff.csv")]
-    srcnn_detect("curves")
-    assert str(curves / r"\udcff.csv") in set(Shards("curves_anomalies").table()["file"])
-    assert "fe.csv: found 1 column" in Path("curves_anomalies/failed.csv").read_text()
-    srcnn_detect(os.fsdecode(b"curves/\xff.csv"))
+    for _ in range(2):  # the second call finds everything done
+        assert srcnn_detect("curves") == 1
+        assert Path(os.fsdecode(b"curves_anomalies/\xff_anomalies.csv")).exists()
+        assert "fe.csv: found 1 column" in Path("curves_anomalies/failed.csv").read_text()
+    assert srcnn_detect(os.fsdecode(b"curves/\xff.csv")) == 0
+
+
+def test_several_files_and_folders(curves):
+    shutil.copytree("curves", "curves/more")
+    shutil.copy("l2.csv", "other.csv")
+    Path("bad.csv").write_text("nothing\n")
+    made = run(curves.parent, "srcnn_detect", "l2.csv", "bad.csv", "other.csv", "curves", "absent")
+    assert made.returncode == 1 and "2 of 10 curves could not be judged:" in made.stderr
+    assert "bad.csv: found 1 column" in made.stderr and "absent: No such file" in made.stderr
+    assert Path("l2_anomalies.csv").read_bytes() == Path("other_anomalies.csv").read_bytes()
+    tables = sorted(path.name for path in Path("curves_anomalies").glob("*_anomalies.csv"))
+    assert tables == [
+        *(f"{i:02d}_anomalies.csv" for i in range(3)),
+        *(f"more__{i:02d}_anomalies.csv" for i in range(3)),
+    ]
+    assert srcnn_detect(["l2.csv", Path("other.csv")]) == 0
+    with pytest.raises(SystemExit, match="--out is the place of one table or folder, and there are 2"):
+        srcnn_detect(["l2.csv", "other.csv"], out="both.csv")
+
+
+def test_a_folder_goes_on_and_begins_anew(curves):
+    assert srcnn_detect("curves", scheduler="", checkpoint="", out="") == 0  # as callers write what they do not want
+    made = {path: path.stat().st_mtime_ns for path in Path("curves_anomalies").glob("*_anomalies.csv")}
+    next(iter(made)).unlink()
+    shutil.copy("l2.csv", "curves/new.csv")
+    assert srcnn_detect("curves") == 0
+    again = {path: path.stat().st_mtime_ns for path in Path("curves_anomalies").glob("*_anomalies.csv")}
+    assert len(again) == 4 and sum(again[path] == time for path, time in made.items()) == 2
+    with pytest.raises(SystemExit, match=r"side: .both. -> .upper..*--restart"):
+        srcnn_detect("curves", side="upper")
+    assert srcnn_detect("curves", side="upper", restart=True) == 0
+    assert np.isneginf(pd.read_csv("curves_anomalies/new_anomalies.csv")["lower"]).all()
+
+
+def test_without_a_stdout(curves):
+    script = f"exec {Path(sys.executable).with_name('srcnn_detect')} l2.csv >&-"
+    ended = subprocess.run(["sh", "-c", script], cwd=curves.parent, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr and Path("l2_anomalies.csv").exists()
 
 
 def test_a_training_of_its_own_in_a_job_of_slurm_waits_for_nobody(project, monkeypatch):
@@ -259,21 +313,23 @@ def test_a_folder_of_curves(tmp_path, where, request):
         engine = ["--scheduler", request.getfixturevalue("cluster").address]
     for _ in range(2):  # the second call finds everything done
         found = run(tmp_path, "srcnn_detect", "load", "--chunk_size", "3", *engine)
-        assert found.returncode == 0, found.stderr
+        assert found.returncode == 1, found.stderr
         assert "3200 points of 9 curves are in load_anomalies; 1 failed" in found.stderr
+        assert "1 of 9 curves could not be judged:" in found.stderr
     failed = pd.read_csv(tmp_path / "load_anomalies/failed.csv")
     assert failed["item"].tolist() == [str(tmp_path / "load/notes.csv")] and "notes.csv" in failed["reason"][0]
-    table = Shards(tmp_path / "load_anomalies").table()
     for number in range(8):
-        mine = table[table["file"] == str(tmp_path / f"load/{number:02d}.csv")]
-        assert len(mine) == 400 and mine["is_anomaly"].iloc[250 + number]
+        table = pd.read_csv(tmp_path / f"load_anomalies/{number:02d}_anomalies.csv")
+        assert len(table) == 400 and table["is_anomaly"].iloc[250 + number]
     alone = run(tmp_path, "srcnn_detect", "load/00.csv")  # its table is no curve of the folder
-    assert alone.returncode == 0 and (tmp_path / "load/00_anomalies.csv").exists()
+    assert alone.returncode == 0
+    places = [tmp_path / folder / "00_anomalies.csv" for folder in ("load", "load_anomalies")]
+    assert places[0].read_bytes() == places[1].read_bytes()
     again = run(tmp_path, "srcnn_detect", "load", "--chunk_size", "3", *engine)
     assert "3200 points of 9 curves are in load_anomalies; 1 failed" in again.stderr
     assert "left out, since srcnn_detect has written it: 00_anomalies.csv" in again.stderr
     other = run(tmp_path, "srcnn_detect", "load", "--side", "upper")
-    assert other.returncode == 1 and "holds another job" in other.stderr
+    assert other.returncode == 1 and "another job" in other.stderr
 
 
 def test_a_delay_counts_the_points_that_are_missing(monkeypatch):
@@ -284,7 +340,7 @@ def test_a_delay_counts_the_points_that_are_missing(monkeypatch):
     kept = np.delete(np.arange(60), slice(33, 47))
     curve = Curve("gap", pd.Series(np.arange(60.0), index).iloc[kept], labels[kept])
     table = pd.DataFrame({"score": alarms[kept].astype(float), "is_anomaly": alarms[kept]})
-    monkeypatch.setattr("anomaly_nb.srcnn.commands.microsoft_sr", lambda values: table)
+    monkeypatch.setattr("anomaly_nb.srcnn.jobs.microsoft_sr", lambda values: table)
     found = evaluate_curves([curve]).loc["Microsoft SR"]
     expected = delay_f1(curve.labels, alarms[kept], 7, curve.series.index)
     assert tuple(found[["own F1", "own precision", "own recall"]]) == expected and expected[0] < 1
@@ -293,5 +349,5 @@ def test_a_delay_counts_the_points_that_are_missing(monkeypatch):
 
 def test_a_first_network_leaves_the_callers_generator_alone():
     before = torch.get_rng_state()
-    one, other = (_first_network(32, 0, "") for _ in range(2))
+    one, other = (first_network(32, 0, "") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(one.fc1.weight, other.fc1.weight)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.training import *
     from anomaly_nb.fmnist.transformer import *
     from anomaly_nb.fmnist.variational import *
+    from anomaly_nb.fmnist.views import *
 
 names = lazy_loader.attach(
     __name__,
@@ -40,14 +41,8 @@ names = lazy_loader.attach(
         "variational": ["VAE", "DeepVAE", "CVAE", "DeepCVAE"],
         "adversarial": ["GANomaly"],
         "memory": ["KeyValueMemory", "HardMemory", "MemAE"],
-        "multimemory": [
-            "MaskedCenterEncoder",
-            "StructureEncoder",
-            "FFTEncoder",
-            "TripleFeatureDecoder",
-            "MultiMemoryAutoencoder",
-            "init_memory",
-        ],
+        "views": ["MaskedCenterEncoder", "StructureEncoder", "FFTEncoder", "TripleFeatureDecoder"],
+        "multimemory": ["MultiMemoryAutoencoder", "init_memory"],
         "diffusion": ["SimpleDDPM", "DiffusionUNet"],
         "transformer": ["TransformerAnomalyDetector"],
         "scores": ["ImageScorer", "pseudo_anomalies", "rank_scores"],

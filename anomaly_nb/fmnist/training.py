@@ -36,7 +36,7 @@ class TrainingStep(Callback):
     "The loss of a batch of images, as the shared trainer calls it."
 
     def __init__(self, criterion: Criterion) -> None:
-        self.criterion = criterion
+        self.criterion, self.epoch = criterion, 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.epoch = trainer.current_epoch
@@ -154,6 +154,11 @@ def _stage(
     return history
 
 # %% ../../nbs/fmnist/04_training.ipynb #a6d7b972
+def _on_terminal() -> bool:
+    "Tell whether somebody can watch a progress bar."
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def train_model(
     model: ImageModel,  # trained in place, and calibrated
     normals: npt.ArrayLike,  # (n, 28, 28) normal images
@@ -173,7 +178,7 @@ def train_model(
     strategy: str = "auto",  # Lightning's way of training on several, for example ddp
     folder: Path | str | None = None,  # logs and checkpoints; a run there is resumed
     seed: int = 0,  # of shuffles, noise and augmentation
-    progress: bool | None = None,  # progress bar; None shows one except in tests
+    progress: bool | None = None,  # progress bar; None shows one on a terminal only
 ) -> pd.DataFrame:  # a row per epoch: stage, epoch, loss, val_loss, learning_rate
     "Train on normal images. Raises `DataError` for images or numbers it cannot use, and a loss that is no number."
     epochs, fine_tune = check_whole(epochs, "epochs"), check_whole(fine_tune, "fine_tune", 0)
@@ -188,7 +193,8 @@ def train_model(
     if fine_tune:
         stages["fine-tune"] = (fine_tune, learning_rate / 10)
     histories = list[pd.DataFrame]()
-    common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress, "mixed": mixed}
+    shown = _on_terminal() if progress is None else progress
+    common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": shown, "mixed": mixed}
     common |= {"processor": processor, "patience": patience}
     kinds = {"model": type(model).__name__, "parameters": sum(weight.numel() for weight in model.parameters())}
     weights = getattr(criterion, "weights", type(criterion).__name__)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from anomaly_nb.spectra.baseline import *
     from anomaly_nb.spectra.benchmark import *
     from anomaly_nb.spectra.cutouts import *
     from anomaly_nb.spectra.data import *
@@ -29,9 +28,8 @@ names = lazy_loader.attach(
         "readers": ["fetch_sparcl", "load_sdss_objects", "read_desi", "read_sdss", "read_table", "write_table"],
         "preparation": ["REST_WAVELENGTH", "faults", "to_rest_frame"],
         "benchmark": ["KINDS", "inject_anomalies", "load_sky", "load_templates", "simulate_spectra"],
-        "baseline": ["SpectrumPCA"],
         "network": ["MaskedSpanAutoencoder"],
-        "detector": ["SpectrumDetector"],
+        "detector": ["SpectrumDetector", "SpectrumPCA"],
         "document": [
             "CNNAutoencoderWithSkip",
             "create_save_path",

@@ -21,7 +21,7 @@ _SPEED_OF_LIGHT = 299_792.458  # km/s
 
 
 def load_templates() -> dict[str, Any]:  # galaxies (12, T), stars (131, T) of spectral `types` (131,), wavelength (T,)
-    "Rest-frame templates, scaled to 1 between 5,300 and 5,850 angstrom; wavelengths in angstrom."
+    "Load rest-frame templates, scaled to 1 between 5,300 and 5,850 angstrom; wavelengths in angstrom."
     with np.load(sample_path("spectra/templates.npz"), allow_pickle=False) as arrays:
         galaxies, stars = (arrays[name].astype(np.float64) for name in ("galaxies", "stars"))
         pixels = int(arrays["first_pixel"]) + np.arange(galaxies.shape[1])
@@ -30,7 +30,7 @@ def load_templates() -> dict[str, Any]:  # galaxies (12, T), stars (131, T) of s
 
 
 def load_sky() -> Spectra:  # 102 spectra of nothing
-    "Sky-fibre residuals of SDSS: real noise with its inverse variance."
+    "Load sky-fibre residuals of SDSS: real noise with its inverse variance."
     with np.load(sample_path("spectra/sky_fibres.npz"), allow_pickle=False) as arrays:
         pixels = int(arrays["first_pixel"]) + np.arange(arrays["flux"].shape[1])
         wavelength = 10 ** (pixels * LOG_STEP)
@@ -60,13 +60,13 @@ def gaussian_line(
     centre: float,  # in angstrom
     sigma: float,  # width in km/s
 ) -> FloatArray:  # (L,) height 1 at the centre
-    "The profile of a line whose width is a velocity."
+    "Return the profile of a line whose width is a velocity."
     profile: FloatArray = np.exp(-0.5 * ((wavelength / centre - 1) * _SPEED_OF_LIGHT / sigma) ** 2)
     return profile
 
 # %% ../../nbs/spectra/03_benchmark.ipynb #38a0ee8b
 def _reddening(wavelength: FloatArray, e_bv: float) -> FloatArray:
-    "Transmission of dust in front of starlight (Calzetti et al. 2000, 1.1 continued beyond 0.63 micrometre)."
+    "Return what dust lets through of starlight (Calzetti et al. 2000, 1.1 continued beyond 0.63 micrometre)."
     micron = wavelength / 1e4
     blue = 2.659 * (-2.156 + 1.509 / micron - 0.198 / micron**2 + 0.011 / micron**3) + 4.05
     red = 2.659 * (-1.857 + 1.040 / micron) + 4.05
@@ -77,7 +77,7 @@ def _reddening(wavelength: FloatArray, e_bv: float) -> FloatArray:
 def _emission(
     wavelength: FloatArray, random: np.random.Generator, strength: tuple[float, float] = (1, 1), without: float = 0.0
 ) -> FloatArray:
-    "Emission lines of one galaxy, Hα being `strength` high; a share of galaxies is without."
+    "Draw emission lines of one galaxy, Hα being `strength` high; a share of galaxies is without."
     sigma, level = random.uniform(80, 250), np.exp(random.uniform(*np.log(strength)))
     level *= random.uniform() > without
     factors = {name: 10 ** random.normal(0, scatter) for name, (_, _, scatter) in LINES.items()}
@@ -89,7 +89,7 @@ def _emission(
 
 # %% ../../nbs/spectra/03_benchmark.ipynb #0f6e01db
 def _stellar_mixture(old: FloatArray, young: FloatArray, random: np.random.Generator) -> FloatArray:
-    "Light of old and of young stars, blurred by 150 to 300 km/s."
+    "Mix light of old and of young stars, blurred by 150 to 300 km/s."
     from scipy.ndimage import gaussian_filter1d
 
     groups = ((old, 1.0), (young, random.uniform(0, 1)))
@@ -110,7 +110,7 @@ def simulate_spectra(
         3.0,
     ),  # range of Hα's height over the continuum; one galaxy in five has no lines
 ) -> Spectra:  # on SDSS's grid; ids tell seed, number and fibre
-    "Galaxies with the real noise of sky fibres. Raises `DataError` for an unknown family."
+    "Make galaxies with the real noise of sky fibres. Raises `DataError` for an unknown family."
     if family not in ("observed", "stellar"):
         raise DataError(f"No family {family!r}; there are 'observed' and 'stellar'.")
     templates, sky = load_templates(), load_sky()
@@ -139,14 +139,14 @@ _Span = tuple[float, float]
 
 
 def _spans(centres: Sequence[float], velocity: float) -> list[_Span]:
-    "From `velocity` km/s below each centre to as much above."
+    "Return spans from `velocity` km/s below each centre to as much above."
     return [(c * (1 - velocity / _SPEED_OF_LIGHT), c * (1 + velocity / _SPEED_OF_LIGHT)) for c in centres]
 
 
 def _physical(
     kind: str, wavelength: FloatArray, z: float, level: float, sigma: float, random: np.random.Generator
 ) -> tuple[FloatArray, list[_Span]]:
-    "Flux that something in the sky adds, and where."
+    "Return the flux that something in the sky adds, and where."
     added = np.zeros_like(wavelength)
     if kind == "broad":
         centres, width = [LINES[name][0] * (1 + z) for name in ("Hβ", "Hα")], random.uniform(1300, 3000)
@@ -173,7 +173,7 @@ def _physical(
 def _inject(
     kind: str, spectra: Spectra, row: int, stars: FloatArray, grid: FloatArray, random: np.random.Generator
 ) -> tuple[FloatArray, list[_Span]]:
-    "The flux of one spectrum with one anomaly, and its spans."
+    "Return the flux of one spectrum with one anomaly, and its spans."
     wavelength, flux = spectra.wavelength, spectra.flux[row].astype(np.float64)
     good = ~spectra.mask[row]
     level, sigma = float(np.median(flux[good])), float(1 / np.sqrt(np.median(spectra.ivar[row][good])))

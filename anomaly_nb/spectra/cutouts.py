@@ -42,7 +42,7 @@ def cutout_url(
     survey: str = "sdss",  # or "legacy"
     server: str | None = None,  # address without query; None takes the survey's
 ) -> str:
-    "The address of a cut-out. Raises `DataError` for a position that is not on the sky, or another survey."
+    "Return the address of a cut-out. Raises `DataError` for a position that is not on the sky, or another survey."
     if survey not in SERVERS:
         raise DataError(f"No survey {survey!r}; there are {', '.join(SERVERS)}.")
     if not (0 <= ra <= 360 and -90 <= dec <= 90 and scale > 0 and 1 <= width <= 2048 and 1 <= height <= 2048):
@@ -84,7 +84,7 @@ _LARGEST = 5_000_000  # bytes
 
 
 def _request(url: str, timeout: float) -> bytes:
-    "One request, with a limit on the whole time and the whole size."
+    "Send one request, with a limit on the whole time and the whole size."
     end, parts, size = time.monotonic() + timeout, list[bytes](), 0
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
@@ -155,7 +155,7 @@ def fetch_sdss_image(
 
 # %% ../../nbs/spectra/10_cutouts.ipynb #ba6e6828
 def _is_down(error: Exception) -> bool:
-    "Did a server not answer? One that answers with a status is not down."
+    "Tell whether a server does not answer. One that answers with a status is not down."
     missing = isinstance(error, ConnectionError | TimeoutError | urllib.error.URLError)
     return missing and not isinstance(error, urllib.error.HTTPError)
 
@@ -182,7 +182,7 @@ class Pictures:
         ra: float,  # degrees
         dec: float,  # degrees
     ) -> bytes | None:  # an image file's content, or None; the log says why
-        "A picture, or None."
+        "Return a picture, or None."
         if self.fetch is None or (self.down and "offline" not in self.options):
             return None
         try:

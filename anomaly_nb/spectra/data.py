@@ -56,7 +56,7 @@ def _check_range(spectra: "Spectra", **given: npt.ArrayLike) -> None:
 
 
 def _card_facts(z: FloatArray, classes: TextArray) -> dict[str, str]:
-    "What the card of spectra says of redshifts and classes."
+    "Return what the card of spectra says of redshifts and classes."
     known = z[np.isfinite(z)]
     redshift = f"{known.min():.3f} to {known.max():.3f}" if len(known) else "unknown"
     kinds, counts = np.unique(classes[classes != ""], return_counts=True)
@@ -106,7 +106,7 @@ class Spectra:
         return Spectra(**fields, wavelength=self.wavelength, classes=self.classes[rows])
 
     def select(self, ids: Sequence[str | int] | TextArray | IntArray) -> "Spectra":
-        'The spectra of these names, in this order; 11 is "11". Raises `DataError` for a name that is not here.'
+        'Choose the spectra of these names, in this order; 11 is "11". Raises `DataError` for a name that is not here.'
         rows, names = {name: row for row, name in enumerate(self.ids.tolist())}, [str(name) for name in ids]
         missing = [name for name in names if name not in rows]
         if missing:
@@ -125,7 +125,7 @@ class Spectra:
 def check_spectra(
     spectra: Any,  # what a caller gave
 ) -> Spectra:
-    "Spectra as they are. Raises `DataError` for anything else, such as bare fluxes."
+    "Return spectra as they are. Raises `DataError` for anything else, such as bare fluxes."
     if not isinstance(spectra, Spectra):
         kind = type(spectra).__name__
         raise DataError(
@@ -177,7 +177,7 @@ def match_catalogue(
     ids: Sequence[str | int] | TextArray | IntArray | None = None,  # (n,) target ids; None takes rows in their order
     columns: Sequence[str] = (),  # of numbers, which are needed too
 ) -> pd.DataFrame:  # n rows in the spectra's order: targetid as text, and the columns
-    "The catalogue's rows of these spectra. Raises `DataError` naming the target or column that does not fit."
+    "Return the catalogue's rows of these spectra. Raises `DataError` naming the target or column that does not fit."
     with reading("zpix_cat", f"Expected the columns {', '.join(['targetid', *columns])}."):
         targets = [str(target) for target in np.asarray(catalogue["targetid"]).tolist()]
         numbers = {name: check_values(catalogue[name], name, min_length=0, allow_nan=True) for name in columns}
@@ -220,7 +220,7 @@ def to_specutils(
 
 # %% ../../nbs/spectra/00_spectra.ipynb #2a47876d
 def _redshift(spectrum: Any) -> FloatArray | None:
-    "The redshift of a `specutils.Spectrum`, one for each row; None if it has none."
+    "Return the redshift of a `specutils.Spectrum`, one for each row; None if it has none."
     z = np.asarray(spectrum.redshift.value, dtype=np.float64)
     return np.broadcast_to(z, np.atleast_2d(spectrum.flux.value).shape[:1]) if z.any() else None
 

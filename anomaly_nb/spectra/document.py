@@ -67,7 +67,7 @@ def reset_training_state(
 
 # %% ../../nbs/spectra/09_document.ipynb #1186c462
 def _document_loss(network: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-    "Squared error, weighted by the local change of flux, over good pixels."
+    "Return the squared error, weighted by the local change of flux, over good pixels."
     flux, mask = batch
     change = torch.diff(flux, dim=-1, prepend=flux[..., :1]).abs()
     squares = mask * (network(flux * mask) - flux) ** 2 * (1 + 10 * change)
@@ -111,7 +111,7 @@ def train_autoencoder(
 def _window_measures(
     original: FloatArray, reconstructed: FloatArray, good: BoolArray, size: int, step: int
 ) -> tuple[IntArray, FloatArray]:
-    "Starts of the windows, and (n, windows, 4): mean absolute and relative residual, both ranges; NaN without pixels."
+    "Return starts of windows, and (n, windows, 4): mean absolute, relative residual, both ranges; NaN without pixels."
     n, length = original.shape
     size = min(size, length)
     starts = np.append(np.arange(0, length - size, max(step, 1)), length - size)
@@ -153,7 +153,7 @@ def _measured(original: Any, reconstructed: Any, mask: Any, size: int, step: int
 def _rules(
     measures: FloatArray, absolute: float, relative: float, factor: float, two_sided: bool
 ) -> list[tuple[str, BoolArray, FloatArray]]:
-    "Each reason with the windows that it holds for and the value that triggers it, in the order of naming."
+    "Return each reason with its windows and the value that triggers it, in the order of naming."
     ratio = measures[..., 3] / (measures[..., 2] + 1e-5)
     mismatch = (ratio > factor) | (two_sided & (ratio < 1 / factor))
     return [
@@ -176,7 +176,7 @@ def detect_anomalous_regions(
     two_sided: bool = False,  # also flag ranges that are too small by the factor
     double_count: bool = False,  # sum overlapping windows as the original does
 ) -> tuple[list[BoolArray], BoolArray, list[list[dict[str, Any]]], float, float, float]:
-    "Flagged pixels, anomalous spectra, windows with reasons, both thresholds and the factor, for each spectrum."
+    "Flag pixels, spectra and windows with reasons; return these, both thresholds and the factor, for each spectrum."
     if not 0 < percentile_threshold < 100 or window_size < 2:
         raise DataError(f"percentile {percentile_threshold} must lie in (0, 100), window {window_size} be at least 2.")
     step = window_size // 2
@@ -209,7 +209,7 @@ def create_save_path(
     base: str,  # name without number and suffix
     suffix: str = ".png",
 ) -> str:  # directory/base_<n>.png with the next free n, reserved as an empty file
-    "A path that nobody else has."
+    "Make a path that nobody else has."
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ def create_save_path(
 
 # %% ../../nbs/spectra/09_document.ipynb #8e2b5068
 def _checked_rows(indices: Sequence[int] | IntArray, name: str, n: int) -> list[int]:
-    "Positions among n spectra. Raises `DataError` for one that is none."
+    "Check positions among n spectra. Raises `DataError` for one that is none."
     rows = check_values(indices, name, min_length=0)
     wrong = rows[(rows < 0) | (rows >= n) | (rows % 1 > 0)]
     if len(wrong):

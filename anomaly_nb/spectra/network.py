@@ -99,7 +99,7 @@ def hidden_span_loss(
     network: nn.Module,  # called with flux and ivar
     batch: tuple[Tensor, Tensor, Tensor],  # flux, ivar, hidden (1 where hidden), each (b, L)
 ) -> Tensor:  # scalar
-    "Huber loss in σ where the network could not look, and a tenth of it where it could."
+    "Return the Huber loss in σ where the network could not look, and a tenth of it where it could."
     flux, ivar, hidden = batch
     expected = network(flux, ivar * (1 - hidden))
     residual = (expected - flux) * ivar.clamp(max=2500).sqrt()  # no pixel counts as better than 2 % of the continuum
@@ -145,7 +145,7 @@ def reconstruct(
     network: MaskedSpanAutoencoder,  # trained
     rest: RestSpectra,  # n spectra
 ) -> Float32Array:  # (n, REST_PIXELS)
-    "The network's view of spectra, in batches that fit into a processor's cache."
+    "Ask the network for spectra, in batches that fit into a processor's cache."
     network.eval()
     flux, ivar = (torch.split(torch.from_numpy(values), 16) for values in (rest.flux, rest.ivar))
     with torch.inference_mode():

@@ -43,7 +43,7 @@ _WINDOW = slice(*np.searchsorted(REST_WAVELENGTH, [5300.0, 5850.0]))
 
 
 def _medians(values: Float32Array, good: npt.NDArray[np.bool_]) -> tuple[FloatArray, IntArray]:
-    "Median of the good values of each row, 0 where there are none, and how many there are."
+    "Return the median of the good values of each row, 0 where there are none, and how many there are."
     count, rows = good.sum(axis=1), np.arange(len(values))
     ranked = np.sort(np.where(good, values, np.float32(np.inf)), axis=1)
     low, high = ranked[rows, np.maximum(count - 1, 0) // 2], ranked[rows, np.minimum(count // 2, values.shape[1] - 1)]
@@ -54,7 +54,7 @@ def continuum_scale(
     flux: Float32Array,  # (n, REST_PIXELS) on the rest grid
     ivar: Float32Array,  # (n, REST_PIXELS) 0 = no information
 ) -> FloatArray:  # (n,) positive
-    "Typical flux of each spectrum."
+    "Return the typical flux of each spectrum."
     scales, left = np.ones(len(flux)), np.arange(len(flux))
     for part, fewest in ((_WINDOW, 50), (slice(None), 1)):
         weights = ivar[left, part]
@@ -73,7 +73,7 @@ _BELOW = 1.5  # σ that most pixels of a negative spectrum lie below zero
 def faults(
     spectra: Spectra,  # n spectra
 ) -> dict[str, str]:  # the reason by id, for those that cannot be put on the rest grid
-    "Why some spectra cannot be judged; empty when all can."
+    "Tell why some spectra cannot be judged; empty when all can."
     reasons = {}
     arrays = (check_spectra(spectra).z, spectra.flux, spectra.ivar, spectra.mask)
     for name, z, flux, ivar, mask in zip(spectra.ids.tolist(), *arrays, strict=True):
@@ -90,7 +90,7 @@ def faults(
 
 # %% ../../nbs/spectra/02_preparation.ipynb #61d7ad7f
 def _binned(spectra: Spectra) -> tuple[int, Float32Array, Float32Array]:
-    "Flux and ivar on consecutive pixels of the lattice, and the first pixel; many in one are averaged by weight."
+    "Return the first pixel, flux and ivar on consecutive pixels of the lattice; many in one are averaged by weight."
     pixels = lattice(spectra.wavelength)
     if (np.diff(pixels) == 1).all():
         return int(pixels[0]), spectra.flux, spectra.ivar

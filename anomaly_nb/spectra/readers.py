@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..core import DataError, FloatArray, reading
 from ..datasets import sample_path
-from ..scale import printable
+from ..engines import printable
 from .data import LOG_STEP, Spectra, concatenate
 
 # %% ../../nbs/spectra/01_readers.ipynb #5bc9136e
@@ -28,7 +28,7 @@ _BLOCK = 2880
 
 
 def _header(file: BinaryIO) -> dict[str, str]:
-    "One FITS header as text by keyword; empty at the end of the file."
+    "Read one FITS header as text by keyword; empty at the end of the file."
     cards: dict[str, str] = {}
     while block := file.read(_BLOCK):
         text = block.decode("ascii", "replace")
@@ -48,7 +48,7 @@ _NUMPY_CODES = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": "
 
 
 def _record_type(header: Mapping[str, str]) -> np.dtype[Any]:
-    "NumPy's type for one row of a binary table."
+    "Return NumPy's type for one row of a binary table."
     fields: list[tuple[str, str]] = []
     for column in range(1, int(header["TFIELDS"]) + 1):
         repeat, code = re.match(r"(\d*)([A-Z])", header[f"TFORM{column}"]).groups()  # type: ignore[union-attr]
@@ -62,7 +62,7 @@ def _record_type(header: Mapping[str, str]) -> np.dtype[Any]:
 
 # %% ../../nbs/spectra/01_readers.ipynb #d630f9ce
 def _fits_tables(file: BinaryIO, hdus: int) -> Iterator[npt.NDArray[Any]]:
-    "The binary tables among the first extensions of a FITS file. Raises `DataError` if it is cut off."
+    "Read the binary tables among the first extensions of a FITS file. Raises `DataError` if it is cut off."
     for position in range(hdus + 1):
         header = _header(file)
         if position == 0 and header.get("SIMPLE") != "T":
@@ -81,7 +81,7 @@ _UNUSABLE = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
 
 
 def _column(table: npt.NDArray[Any], *names: str) -> npt.NDArray[Any]:
-    "The first of these columns that the table has."
+    "Return the first of these columns that the table has."
     for name in names:
         if table.dtype.names and name in table.dtype.names:
             column: npt.NDArray[Any] = table[name]
@@ -139,7 +139,7 @@ def read_sdss(
 
 # %% ../../nbs/spectra/01_readers.ipynb #909d94f3
 def load_sdss_objects() -> Spectra:  # 22 spectra with the pipeline's redshift and class
-    "The bundled SDSS and BOSS spectra: galaxies, quasars and stars."
+    "Load the bundled SDSS and BOSS spectra: galaxies, quasars and stars."
     with zipfile.ZipFile(sample_path("spectra/sdss_objects.zip")) as archive:
         return read_sdss({Path(name).stem: archive.read(name) for name in sorted(archive.namelist())})
 
@@ -179,7 +179,7 @@ def read_redrock(
 def redrock_path(
     path: Path | str,  # a coadd file
 ) -> Path:  # the same for a file of another name
-    "Where the redshifts of a coadd file are, if there are any."
+    "Return where the redshifts of a coadd file are, if there are any."
     return Path(path).with_name(Path(path).name.replace("coadd", "redrock", 1))
 
 
@@ -214,7 +214,7 @@ def read_desi(
 def check_unpacked(
     path: Path,  # an .npz or .gz file
 ) -> None:
-    "Raises `DataError` for a file that would fill the memory: over 64 MB and a hundred times its own size."
+    "Raise `DataError` for a file that would fill the memory: over 64 MB and a hundred times its own size."
     with reading(path, "The file is damaged."):
         packed = path.stat().st_size
         if path.suffix == ".gz":
@@ -267,7 +267,7 @@ def from_records(
     ids: Sequence[str],  # the wanted ids, in the wanted order
     key: str = "targetid",  # under which a record tells its id
 ) -> tuple[Spectra, list[str]]:  # the spectra that came, and the ids that did not
-    "Spectra from records, in the order of `ids` whatever the order of arrival. Raises `DataError` if none came."
+    "Make spectra from records, in the order of `ids` whatever the order of arrival. Raises `DataError` if none came."
     found = {str(record[key]): record for record in records}
     parts = [
         Spectra(

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from ..core import BoolArray, DataError, FloatArray, IntArray, check_values, generator
 from ..metrics import segments
 from ..plots import blank_figure
-from .baseline import ResidualDetector
 from .cutouts import Pictures, fetch_sdss_image, picture_pixels
 from .data import Spectra, TextArray, match_catalogue
+from .detector import SpectrumDetector
 from .preparation import REST_WAVELENGTH, to_rest_frame
 
 # %% ../../nbs/spectra/11_report.ipynb #ea9cd53a
@@ -72,7 +72,7 @@ def _draw_row(
 
 # %% ../../nbs/spectra/11_report.ipynb #714aa3ec
 def _checked_fluxes(original: npt.ArrayLike, reconstructed: npt.ArrayLike) -> list[FloatArray]:
-    "Both as (n, L). Raises `DataError` unless they have one shape."
+    "Return both as (n, L). Raises `DataError` unless they have one shape."
     pair = [np.asarray(each, dtype=np.float64) for each in (original, reconstructed)]
     pair = [each[None] if each.ndim == 1 else each.reshape(len(each), -1) for each in pair]
     if pair[0].shape != pair[1].shape:
@@ -83,7 +83,7 @@ def _checked_fluxes(original: npt.ArrayLike, reconstructed: npt.ArrayLike) -> li
 
 
 def _checked_masks(masks: Sequence[npt.ArrayLike], length: int) -> list[BoolArray]:
-    "Raises `DataError` for a mask of another length than the spectra."
+    "Check masks. Raises `DataError` for a mask of another length than the spectra."
     checked = [np.asarray(mask, dtype=bool) for mask in masks]
     for row, mask in enumerate(checked):
         if mask.shape != (length,):
@@ -92,7 +92,7 @@ def _checked_masks(masks: Sequence[npt.ArrayLike], length: int) -> list[BoolArra
 
 
 def _checked_wavelengths(wavelengths: npt.ArrayLike | None, length: int) -> FloatArray:
-    "Pixels count where there are none. Raises `DataError` for another number of wavelengths than of pixels."
+    "Return wavelengths, or numbers of pixels where there are none. Raises `DataError` for another number of them."
     x = np.arange(length, dtype=np.float64) if wavelengths is None else check_values(wavelengths, "wavelengths")
     if len(x) != length:
         raise DataError(f"wavelengths: {len(x)} values do not belong to {length} pixels. Give one for each pixel.")
@@ -150,7 +150,7 @@ _LABEL = 400.0  # angstrom that a reason takes
 
 
 def _heights(middles: FloatArray) -> list[float]:
-    "For each of up to three labels a height that no earlier one nearby has, as a share of the axes."
+    "Return for each of up to three labels a height that no earlier one nearby has, as a share of the axes."
     heights = list[float]()
     for middle in middles:
         near = {height for other, height in zip(middles, heights, strict=False) if abs(other - middle) < _LABEL}
@@ -159,13 +159,13 @@ def _heights(middles: FloatArray) -> list[float]:
 
 
 def plot_detection(
-    detector: ResidualDetector,  # fitted
+    detector: SpectrumDetector,  # fitted; a `SpectrumPCA` is one
     spectrum: Spectra,  # one spectrum
     images: Picture | None = None,  # from ra and dec to an image file; None leaves it out
     fibre: float = 3.0,  # diameter in arcsec
     scale: float = 0.2,  # arcsec per pixel of the picture; `images` is told if it takes it
 ) -> Figure:
-    "One spectrum with its expectation, its residual in σ and its regions. Raises `DataError` for more than one."
+    "Draw one spectrum with its expectation, its residual in σ and its regions. Raises `DataError` for more than one."
     if len(spectrum) != 1:
         raise DataError(f"{len(spectrum)} spectra; plot one at a time: spectra[3].")
     rest, expected = to_rest_frame(spectrum), detector.expected(spectrum)[0]
@@ -188,11 +188,11 @@ def plot_detection(
     for middle, reason, height in zip(middles, reasons[:3], _heights(middles), strict=True):
         lower.annotate(reason, (middle, height), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
     verdict = "anomalous" if score > detector.threshold_ else "normal"
-    upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, surprise {score:.1f}", fontsize=9)
+    upper.set_title(f"{spectrum.ids[0]}, z = {spectrum.z[0]:.3f}: {verdict}, -log10 p {score:.1f}", fontsize=9)
     good = rest.flux[0][seen] if seen.any() else rest.flux[0]  # there may be nothing on the rest grid
     upper.set(
         ylabel="flux / continuum",
-        ylim=(min(0.0, float(np.quantile(good, 0.002))), 1.2 * float(np.quantile(good, 0.998))),
+        ylim=(min(0.0, float(np.quantile(good, 0.002))), 1.2 * float(np.quantile(good, 0.998)) or 1.0),
     )
     lower.set(xlabel="rest wavelength (Å)", ylabel="residual / σ", ylim=(-10, 10))
     upper.legend(fontsize=8, loc="upper right")

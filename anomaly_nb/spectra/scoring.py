@@ -24,13 +24,13 @@ def window_starts(
     width: int,  # pixels in a window
     length: int = REST_PIXELS,  # pixels in a spectrum
 ) -> IntArray:  # (m,) first pixel of each window; the last window ends at the last pixel
-    "Windows that overlap by three quarters and leave no tail."
+    "Return windows that overlap by three quarters and leave no tail."
     starts = np.arange(0, length - width + 1, max(width // 4, 1))
     return starts if starts[-1] == length - width else np.append(starts, length - width)
 
 # %% ../../nbs/spectra/05_scoring.ipynb #91740cc9
 def _window_sums(totals: FloatArray, width: int) -> Float32Array:
-    "Sums over all windows from running totals `(..., L + 1)` that begin with 0."
+    "Return sums over all windows from running totals `(..., L + 1)` that begin with 0."
     last = totals.shape[-1] - 1 - width
     sums = totals[..., width :: max(width // 4, 1)] - totals[..., : last + 1 : max(width // 4, 1)]
     if last % max(width // 4, 1):
@@ -42,7 +42,7 @@ def window_statistics(
     residual: Float32Array,  # (n, L) in σ; 0 where there is no information
     good: Float32Array,  # (n, L) 1 where there is information, else 0
 ) -> list[Float32Array]:  # for each of `CHANNELS` the statistic (n, windows) in σ
-    "Scatter and lean of all windows of all widths; a width beyond L is cut to L."
+    "Return scatter and lean of all windows of all widths; a width beyond L is cut to L."
     import torch  # whose running totals are four times as fast as NumPy's
 
     clipped = np.clip(residual, -CLIP, CLIP)
@@ -65,7 +65,7 @@ _EXPONENTS = {150: 0.6, 400: 0.4}  # of the typical window, by width; 1 for all 
 def relative_windows(
     statistics: list[Float32Array],  # from `window_statistics`, one (n, windows) for each channel
 ) -> list[Float32Array]:  # the same shapes: sizes without sign, relative to what is typical of the spectrum
-    "How far each window stands out of its own spectrum."
+    "Return how far each window stands out of its own spectrum."
     relative = []
     for (width, _), values in zip(CHANNELS, statistics, strict=True):
         size = np.abs(values)
@@ -80,7 +80,7 @@ def relative_windows(
 def largest_windows(
     windows: list[Float32Array],  # one (n, windows) for each channel
 ) -> FloatArray:  # (n, channels)
-    "The largest window of each spectrum and channel."
+    "Return the largest window of each spectrum and channel."
     return np.stack([values.max(axis=1) for values in windows], axis=1, dtype=np.float64, casting="same_kind")
 
 # %% ../../nbs/spectra/05_scoring.ipynb #c74c044a
@@ -92,7 +92,7 @@ def line_pairs(
     residual: Float32Array,  # (n, REST_PIXELS) in σ; 0 where there is no information
     good: Float32Array,  # (n, REST_PIXELS) 1 where there is information, else 0
 ) -> FloatArray:  # (n,) in σ; 0 where no strong line was observed
-    "Light on both sides of the strong emission lines, at the distance where it is most."
+    "Sum the light on both sides of the strong emission lines, at the distance where it is most."
     centres = np.abs(REST_WAVELENGTH - _STRONG[:, None]).argmin(axis=1)
     pixels = (centres[:, None, None, None] + _PEAKS).transpose(2, 0, 1, 3).reshape(_PEAKS.shape[1], -1)
     clipped = np.clip(residual, -CLIP, CLIP)
@@ -110,22 +110,22 @@ def log_p_values(
     values: FloatArray,  # (n, c) statistics
     normals: FloatArray,  # (m, c) the same statistics of normal spectra, sorted in each column
 ) -> FloatArray:  # (n, c) -log10 of the p-values, >= 0
-    "Surprise of statistics that were seen beside those of normal spectra, column by column."
-    surprise = np.empty(values.shape)
+    "Compare statistics that were seen with those of normal spectra, column by column."
+    neg_log_p = np.empty(values.shape)
     for column, (seen, known) in enumerate(zip(values.T, normals.T, strict=True)):
         start = int(_BODY * len(known))
         edge, excess = known[start], max(float((known[start:] - known[start]).mean()), 1e-9)
         above = 1 - np.searchsorted(known, seen, side="left") / (len(known) + 1)
         tail = np.log10(1 - start / (len(known) + 1)) - (seen - edge) / excess * np.log10(np.e)
-        surprise[:, column] = -np.where(seen > edge, tail, np.log10(above))
-    return surprise
+        neg_log_p[:, column] = -np.where(seen > edge, tail, np.log10(above))
+    return neg_log_p
 
 # %% ../../nbs/spectra/05_scoring.ipynb #439402cc
 _OBSERVED_FIRST, _OBSERVED_PIXELS = 34000, 9000  # lattice pixels of the observed map: 2,512 to 19,950 angstrom
 
 
 def _smooth_ratio(total: FloatArray, count: FloatArray, width: int) -> Float32Array:
-    "Running mean, drawn towards 1 where there are few data."
+    "Return a running mean, drawn towards 1 where there are few data."
     kernel = np.ones(width)
     few = 20.0  # as if 20 further pixels with variance 1 had been seen
     mean = (np.convolve(total, kernel, "same") + few) / (np.convolve(count, kernel, "same") + few)
@@ -137,7 +137,7 @@ def variance_maps(
     good: Float32Array,  # (n, REST_PIXELS) 1 where there is information
     shift: IntArray,  # (n,) pixels from the rest to the observed frame
 ) -> tuple[Float32Array, Float32Array]:  # observed map (9000,), rest map (REST_PIXELS,)
-    "Mean squared residual over observed wavelength (31 pixels), then what remains over rest wavelength (9 pixels)."
+    "Map mean squared residuals over observed wavelength (31 pixels), then what remains over rest wavelength (9)."
     squares = np.clip(residual, -5, 5) ** 2
     total, count = np.zeros(_OBSERVED_PIXELS), np.zeros(_OBSERVED_PIXELS)
     for row, start in enumerate(_observed_start(shift)):
@@ -149,10 +149,10 @@ def variance_maps(
 
 
 def _observed_start(shift: IntArray) -> IntArray:
-    "Column of the observed map at which each spectrum's rest grid begins; very high redshifts share the last one."
+    "Return the column of the observed map where each spectrum's rest grid begins; far ones share the last one."
     return np.clip(REST_FIRST + shift - _OBSERVED_FIRST, 0, _OBSERVED_PIXELS - REST_PIXELS)
 
 
 def observed_rows(observed: Float32Array, shift: IntArray) -> Float32Array:
-    "The observed map as each spectrum sees it on the rest grid, (n, REST_PIXELS)."
+    "Return the observed map as each spectrum sees it on the rest grid, (n, REST_PIXELS)."
     return np.lib.stride_tricks.sliding_window_view(observed, REST_PIXELS)[_observed_start(shift)]

@@ -19,7 +19,7 @@ from ..metrics import tail_threshold
 def median_distance(
     values: npt.ArrayLike,  # (n,)
 ) -> FloatArray:  # (n,) in units of the values
-    "Distance from the median of the series."
+    "Return the distance from the median of the series."
     array = check_values(values)
     return np.asarray(np.abs(array - np.median(array)))
 
@@ -27,7 +27,7 @@ def median_distance(
 def absolute_difference(
     values: npt.ArrayLike,  # (n,)
 ) -> FloatArray:  # (n,) in units of the values; 0 for the first point
-    "Distance from the point before."
+    "Return the distance from the point before."
     array = check_values(values)
     return np.abs(np.diff(array, prepend=array[0]))
 
@@ -36,7 +36,7 @@ def rolling_zscore(
     values: npt.ArrayLike,  # (n,)
     window: int = 100,  # points before the current one
 ) -> FloatArray:  # (n,) in standard deviations; 0 for the first two points
-    "Distance from the mean of the points before, in their standard deviations."
+    "Return the distance from the mean of the points before, in their standard deviations."
     series = pd.Series(check_values(values))
     before = series.rolling(window, min_periods=2)
     mean, deviation = before.mean().shift(), before.std().shift()
@@ -56,6 +56,6 @@ def in_tail_units(
     first: npt.ArrayLike,  # (m,) values from which the unit comes
     values: npt.ArrayLike,  # (n,) values to be scored
 ) -> FloatArray:  # (n,) above 1 where the score is above the threshold of its tail in the first values
-    "Scores in units of their own threshold, found without labels."
+    "Return scores in units of their own threshold, found without labels."
     unit = tail_threshold(np.asarray(score(first))) or 1.0  # a curve that hardly ever moves has no tail
     return np.asarray(np.asarray(score(values)) / unit, dtype=np.float64)

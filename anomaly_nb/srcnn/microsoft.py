@@ -26,7 +26,7 @@ def saliency_score(
     saliency: FloatArray,  # (n,) from `spectral_residual`
     window: int = 40,  # points in the trailing mean; a window of z bounds the score by (z - 1) / 10
 ) -> FloatArray:  # (n,) between 0 and 1
-    "Relative distance of a saliency from its trailing mean (equation 7 of the paper, divided by 10)."
+    "Return the relative distance of a saliency from its trailing mean (equation 7 of the paper, divided by 10)."
     mean = average_filter(saliency, window)
     score: FloatArray = np.minimum(np.abs(saliency - mean) / np.maximum(mean, EPS) / 10, 1)
     return score
@@ -36,7 +36,7 @@ def replace_anomalies(
     values: FloatArray,  # (n,)
     is_anomaly: BoolArray,  # (n,)
 ) -> FloatArray:  # (n,)
-    "Values with each alarm put on the least-squares line through at least four ordinary neighbours."
+    "Put each alarm on the least-squares line through at least four ordinary neighbours."
     replaced, last = values.copy(), len(values) - 1
     for i in np.flatnonzero(is_anomaly).tolist():
         reach = 1
@@ -54,7 +54,7 @@ def replace_anomalies(
 def low_pass(
     values: FloatArray,  # (n,)
 ) -> FloatArray:  # (n,)
-    "Values without the frequencies strictly between 3/8 and 5/8 of the sampling rate."
+    "Remove the frequencies strictly between 3/8 and 5/8 of the sampling rate."
     spectrum = fft.rfft(values)
     spectrum[np.arange(len(spectrum)) > 3 * len(values) / 8] = 0
     smooth: FloatArray = fft.irfft(spectrum, len(values))
@@ -65,7 +65,7 @@ def running_median(
     values: FloatArray,  # (n,)
     window: int,  # points; made odd by rounding up
 ) -> FloatArray:  # (n,) in single precision, as published
-    "Centred running median whose window shrinks at the ends."
+    "Return the centred running median; its window shrinks at the ends."
     half, single = window // 2, values.astype(np.float32)
     if len(values) < 2 * half + 1:
         return single.astype(np.float64)
@@ -80,14 +80,14 @@ def boundary_unit(
     values: FloatArray,  # (n,)
     is_anomaly: BoolArray,  # (n,)
 ) -> FloatArray:  # (n,) at least 1, in units of the values
-    "Width of the bounds at sensitivity 50."
+    "Return the width of the bounds at sensitivity 50."
     trend = np.abs(running_median(values, min(len(values) // 3, 512)))
     ordinary = trend[~is_anomaly]
     return np.maximum(0.5 * trend + 0.5 * ordinary.mean() if len(ordinary) else trend, 1.0)
 
 # %% ../../nbs/srcnn/02_microsoft.ipynb #57819073
 def _factors() -> FloatArray:
-    "Factor on the unit for the sensitivities 0 to 100: 1 in the middle, wider to the left, narrower to the right."
+    "Return factors on the unit for sensitivities 0 to 100: 1 in the middle, wider to the left, narrower to the right."
     steps = np.arange(50)
     wider = np.cumprod(1.25 + 0.001 * steps)
     narrower = np.cumprod(1 / np.where(steps < 40, 1.15 + 0.001 * steps, 1.25 + 0.01 * steps))
@@ -101,7 +101,7 @@ def calculate_margin(
     unit: npt.ArrayLike,  # (n,) or one number, > 0, in units of the values
     sensitivity: float,  # 0 (widest bounds) to 100 (no margin at all)
 ) -> FloatArray:  # (n,) or one number
-    "Half width of the bounds. Raises `DataError` for a sensitivity outside of 0 to 100 or a unit that is not positive."
+    "Return half the width of the bounds. Raises `DataError` for a sensitivity outside of 0 to 100, or a unit <= 0."
     if not 0 <= sensitivity <= 100:
         raise DataError(f"sensitivity is {sensitivity}; a number from 0 to 100 is expected.")
     units: FloatArray = np.asarray(unit, dtype=np.float64)
@@ -120,7 +120,7 @@ def anomaly_score(
     unit: FloatArray,  # (n,)
     is_anomaly: BoolArray,  # (n,)
 ) -> FloatArray:  # (n,) 0 to 1; 0 for points that are no alarm
-    "Position of the distance from the expected value in the table of margins."
+    "Look up the distance from the expected value in the table of margins."
     table = np.append(FACTORS[:100], 0.0)[::-1]  # margins of one unit, sensitivity 100 first, ascending
     distance = np.abs(expected - values) / unit
     above = np.searchsorted(table, distance, side="left")
@@ -166,7 +166,7 @@ def microsoft_sr(
     margin: bool = False,  # also expected value and bounds; an anomaly must then lie outside of them
     batch_size: int = 0,  # points judged together, at least 12; 0 takes the whole series
 ) -> pd.DataFrame:  # timestamp, value, mag, score, is_anomaly (and expected_value, unit, lower, upper), a row per point
-    "Microsoft's published detector. Raises `DataError` for fewer than 12 points and for disordered timestamps."
+    "Run Microsoft's published detector. Raises `DataError` for fewer than 12 points and for disordered timestamps."
     array = check_values(values, min_length=12)
     times = pd.RangeIndex(len(array)) if timestamps is None else pd.Index(np.asarray(timestamps))
     if len(times) != len(array):

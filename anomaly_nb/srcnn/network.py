@@ -39,7 +39,7 @@ class SRCNNNetwork(nn.Module):
         x: Tensor,  # (b, window) 100 times the saliency
         points: slice = slice(None),  # which points of the window are wanted
     ) -> Tensor:  # (b, points)
-        "Log odds of anomaly."
+        "Return log odds of anomaly."
         for layer in (self.layer1, self.layer2):  # as matrix products: the same numbers in half the time
             x = F.relu(F.linear(x, layer.weight.squeeze(2), layer.bias))
         return F.linear(F.relu(self.fc1(x)), self.fc2.weight[points], self.fc2.bias[points])
@@ -52,7 +52,7 @@ def weighted_cross_entropy(
     network: nn.Module,  # an SRCNNNetwork
     batch: Any,  # inputs (b, window) and labels (b, window)
 ) -> Tensor:
-    "Summed cross-entropy; anomalies weigh `window // 100`, but never less than 1."
+    "Return the summed cross-entropy; anomalies weigh `window // 100`, but never less than 1."
     inputs, labels = batch
     weights = torch.where(labels > 0, float(max(1, inputs.shape[1] // 100)), 1.0)
     return F.binary_cross_entropy_with_logits(network.logits(inputs), labels, weights, reduction="sum")  # type: ignore[operator]
@@ -71,7 +71,7 @@ def published_scores(
     values: npt.ArrayLike,  # (n,) a series without gaps, at least window - 5 points
     batch: int = 256,  # windows per pass; so many fit into a processor cache
 ) -> FloatArray:  # (n,) probabilities
-    "Probability of each point as the newest one of its window. Raises `DataError` for a series that is too short."
+    "Score each point as the newest one of its window. Raises `DataError` for a series that is too short."
     series, real = check_values(values), network.window - TAIL
     if len(series) < real:
         raise DataError(f"{len(series)} values are too few for a window of {real} points and {TAIL} estimated ones.")
@@ -93,7 +93,7 @@ def compare_with_saliency(
     windows: FloatArray,  # (m, window) that were not trained on
     labels: FloatArray,  # (m, window) 1 = injected
 ) -> str:  # one line
-    "How well the network points at injected anomalies, beside the plain saliency."
+    "Tell how well the network points at injected anomalies, beside the plain saliency."
     if not labels.any() or labels.all():
         return "Too few windows to hold any out: the network was not compared with the plain spectral residual."
     saliency = window_saliency(windows)

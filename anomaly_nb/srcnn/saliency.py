@@ -13,26 +13,20 @@ from scipy import fft
 from ..core import DataError, FloatArray, check_values, check_whole
 
 # %% ../../nbs/srcnn/01_saliency.ipynb #1fd4949d
-def _trailing_sums(array: FloatArray, n: int) -> FloatArray:
-    "Sums over the last n points, from sums over half of them; n is at most the length."
-    if n <= 1:
-        return array.copy()
-    half = n // 2
-    sums = _trailing_sums(array, half)
-    sums[half:] += sums[:-half]
-    if n % 2:
-        sums[n - 1 :] += array[: 1 - n]
-    return sums
-
-
 def average_filter(
     values: npt.ArrayLike,  # (n,)
     n: int = 3,  # points in the window, the current one included
 ) -> FloatArray:  # (n,)
-    "Trailing mean; the window shrinks at the start."
+    "Return the trailing mean; the window shrinks at the start."
     array = np.asarray(values, dtype=np.float64)
     n = min(check_whole(n, "n"), len(array))
-    means = _trailing_sums(array, n)
+    means, points = array.copy(), 1  # sums over so many points at first
+    for bit in f"{n:b}"[1:]:
+        means[points:] += means[:-points]
+        points *= 2
+        if bit == "1":
+            means[points:] += array[:-points]
+            points += 1
     means[n:] /= n
     means[:n] /= np.arange(1, n + 1)
     return means
@@ -58,7 +52,7 @@ def spectral_residual(
     values: npt.ArrayLike,  # (n,) numbers
     mag_window: int = 3,  # frequencies in the trailing mean (the paper's q)
 ) -> FloatArray:  # (n,) saliency, >= 0
-    "Saliency of each point (equations 1 to 6 of [SR-CNN](https://arxiv.org/abs/1906.03821))."
+    "Return the saliency of each point (equations 1 to 6 of [SR-CNN](https://arxiv.org/abs/1906.03821))."
     array, mag_window = check_values(values), check_whole(mag_window, "mag_window")
     half = fft.rfft(array)
     bins, mirrored = len(half), (len(array) - 1) // 2

@@ -18,14 +18,14 @@ SAMPLE = 2**17
 def strided(
     values: FloatArray,  # (n,)
 ) -> FloatArray:  # every k-th value, at most about `SAMPLE` in all
-    "An evenly spread sample of a long series; a short one as it is."
+    "Return an evenly spread sample of a long series; a short one as it is."
     return values[:: -(-len(values) // SAMPLE)]
 
 
 def robust_scale(
     deviations: FloatArray,  # (n,) deviations from a centre
 ) -> float:  # standard deviation of the bulk
-    "Standard deviation by the median absolute deviation, or by the mean one where more than half are zero."
+    "Return the standard deviation by the median absolute deviation, or by the mean one where over half are zero."
     size = np.abs(deviations)
     return float(1.4826 * np.median(size) or size.mean())
 
@@ -33,7 +33,7 @@ def robust_scale(
 def find_period(
     values: FloatArray,  # (n,) deviations from the median, without NaN
 ) -> int:  # points per season, 1 if there is none
-    "Length of the season by the autocorrelation of the clipped series."
+    "Find the length of the season by the autocorrelation of the clipped series."
     n = len(values)
     bound = 4 * np.median(np.abs(values)) or np.abs(values).mean()
     clipped = np.clip(values, -bound, bound)
@@ -54,7 +54,7 @@ def phase_medians(
     values: FloatArray,  # (n,) deviations from the centre; NaN = missing
     period: int,  # points per season
 ) -> FloatArray:  # (period,) typical deviation at each phase; 0 where a phase was never seen
-    "The season's shape: the median over cycles, of whole cycles spread evenly over a long series."
+    "Return the season's shape: the median over cycles, of whole cycles spread evenly over a long series."
     cycles = -(-len(values) // period)
     table = np.pad(values, (0, cycles * period - len(values)), constant_values=np.nan).reshape(cycles, period)
     table = np.sort(table[:: -(-table.size // SAMPLE)], axis=0)  # NaN are sorted to the end
@@ -69,7 +69,7 @@ def repeat_season(
     phase: int,  # phase of the first point
     length: int,  # points wanted
 ) -> FloatArray:  # (length,)
-    "The season over a stretch of time."
+    "Return the season over a stretch of time."
     return np.tile(np.roll(season, -phase), -(-length // len(season)))[:length]
 
 # %% ../../nbs/srcnn/03_season.ipynb #5dd100e0
@@ -78,7 +78,7 @@ def align_phase(
     season: FloatArray,  # (period,)
     likely: tuple[int, ...],  # phases to prefer, in this order
 ) -> int:  # phase of the first value
-    "The phase at which the season explains a series: a likely one if it does 90 % as well as the best."
+    "Find the phase at which the season explains a series: a likely one if it does 90 % as well as the best."
     period = len(season)
     known = ~np.isnan(values)
     bound = 4 * (np.median(np.abs(values[known])) or 1.0)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from ..core import Described, FloatArray
-from .model import CONTEXT_CAP, ENERGY_CAP, ENERGY_FLOOR, EXTREME, SeriesModel, surprise
+from .model import CONTEXT_CAP, ENERGY_CAP, ENERGY_FLOOR, EXTREME, SeriesModel, deviations
 from .whitening import extend_edges
 
 # %% ../../nbs/srcnn/06_stream.ipynb #9fd63194
@@ -21,7 +21,7 @@ def seasonal_response(
     season: FloatArray,  # (period,)
     filters: FloatArray,  # (views, taps)
 ) -> FloatArray:  # (period, 2, views) what the season adds to the newest forward and backward output at each phase
-    "The season's part in the outputs at the newest point. Only the first view has a season."
+    "Return the season's part in the outputs at the newest point. Only the first view has a season."
     period, (views, taps) = len(season), filters.shape
     folded = fft.rfft(np.bincount(np.arange(taps) % period, filters[0], minlength=period))
     added = np.zeros((period, 2, views))
@@ -38,7 +38,7 @@ class TrailingMean:
         self.total = math.fsum(self.window)
 
     def push(self, value: float) -> float:
-        "Add a value; the mean of the newest ones."
+        "Add a value and return the mean of the newest ones."
         if len(self.window) == self.window.maxlen:
             self.total -= self.window[0]
         self.window.append(value)
@@ -60,7 +60,7 @@ class RecentResiduals:
         self.size, self.end, self.gap = size, size, gap
 
     def window(self) -> FloatArray:
-        "The newest `size` residuals, the newest last."
+        "Return the newest `size` residuals, the newest last."
         return self.buffer[self.end - self.size : self.end]
 
     def _append(self, residual: float) -> None:
@@ -71,12 +71,12 @@ class RecentResiduals:
         self.end += 1
 
     def hold(self) -> None:
-        "A missing point: hold the last residual."
+        "Hold the last residual at a missing point."
         self._append(self.buffer[self.end - 1])
         self.gap += 1
 
     def add(self, residual: float) -> None:
-        "The next residual; a gap before it becomes the line from the last known one."
+        "Add the next residual; a gap before it becomes the line from the last known one."
         if self.gap:
             steps = min(self.gap, self.size)
             weights = np.arange(self.gap - steps + 1, self.gap + 1) / (self.gap + 1)
@@ -95,7 +95,7 @@ class StreamScorer(Described):
         history: FloatArray,  # (n,) values before the first update; NaN = missing
         phase: int,  # of the first point of the history
     ) -> None:
-        causal = surprise(model, history, phase).whitened.causal
+        causal = deviations(model, history, phase).whitened.causal
         gap = int(np.isnan(history[::-1]).argmin())
         self.model, self.position = model, (phase + len(history)) % len(model.season)
         self.recent = RecentResiduals(model.residual(history, phase), model.filters.shape[1], gap)

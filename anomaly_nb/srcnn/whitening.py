@@ -21,7 +21,7 @@ def log_spectrum(
     values: FloatArray,  # (n,) a series without NaN
     block: int,  # length of a block; a shorter series is padded with zeros
 ) -> FloatArray:  # (block // 2 + 1,) mean log amplitude at each frequency
-    "Expected log amplitude by Welch's method of overlapping windows."
+    "Return the expected log amplitude by Welch's method of overlapping windows."
     size = min(block, len(values))
     blocks = sliding_window_view(values, size)[:: max(1, size // 2)]
     blocks = blocks[:: -(-blocks.size // (2 * SAMPLE))]
@@ -36,7 +36,7 @@ def whitening_filter(
     log_amplitude: FloatArray,  # (m,) from `log_spectrum`
     taps: int,  # length of the filter
 ) -> FloatArray:  # (taps,) impulse response, the newest point first
-    "Minimum-phase inverse of a smoothed spectrum, by folding its cepstrum."
+    "Return the minimum-phase inverse of a smoothed spectrum, by folding its cepstrum."
     cepstrum = fft.irfft(log_amplitude)[:taps] * (1 + np.cos(np.pi * np.arange(taps) / taps))
     cepstrum[0] /= 2
     response: FloatArray = fft.irfft(np.exp(-fft.rfft(cepstrum, 16 * taps)))[:taps]
@@ -86,7 +86,7 @@ def filter_pieces(
 
 # %% ../../nbs/srcnn/04_whitening.ipynb #afc01e1a
 class Whitened(NamedTuple):
-    "What the whitening filters leave, each `(n,)`, in units of the typical output."
+    "Remainder behind the whitening filters, each `(n,)`, in units of the typical output."
 
     causal: FloatArray  # mean square of the forward outputs
     energy: FloatArray  # mean square of all outputs
@@ -99,7 +99,7 @@ def whiten(
     season: FloatArray,  # (period,)
     phase: int,  # of the first point
 ) -> Whitened:
-    "Energies of the forward and backward outputs of all views."
+    "Return energies of the forward and backward outputs of all views."
     result = Whitened(*np.empty((3, len(residual))))
     for stretch, forward, backward in filter_pieces(residual, filters, season, phase):
         squares = forward * forward

@@ -27,7 +27,7 @@ def trailing_means(
     rows: FloatArray,  # (m, window)
     n: int = 3,  # points in the mean, the current one included
 ) -> FloatArray:  # (m, window)
-    "`average_filter` of each row."
+    "Apply `average_filter` to each row."
     means = rows.copy()
     for lag in range(1, min(n, rows.shape[1])):
         means[:, lag:] += rows[:, :-lag]
@@ -38,7 +38,7 @@ def trailing_means(
 def estimated_next(
     rows: FloatArray,  # (m, window) at least 7 points each
 ) -> FloatArray:  # (m, 1)
-    "The value that `extend_series` appends to each row."
+    "Return the value that `extend_series` appends to each row."
     recent = rows[:, -7:-1]
     slopes = (recent[:, -1:] - recent[:, :-1]) / np.arange(5, 0, -1)
     return np.asarray(recent[:, 1:2] + slopes.sum(axis=1, keepdims=True))
@@ -48,7 +48,7 @@ def window_saliency(
     rows: FloatArray,  # (m, window)
     mag_window: int = 3,  # frequencies in the trailing mean
 ) -> FloatArray:  # (m, window)
-    "`spectral_residual` of each row."
+    "Apply `spectral_residual` to each row."
     half, mirrored = fft.rfft(rows), (rows.shape[1] - 1) // 2
     amplitude = np.abs(half)
     silent = amplitude <= 1e-8
@@ -62,7 +62,7 @@ def window_saliency(
 
 # %% ../../nbs/srcnn/09_windows.ipynb #680bb91a
 def _choose(shape: tuple[int, int], newest: int, num: int, clean: float, random: np.random.Generator) -> BoolArray:
-    "Which points of each window are changed: 1 to num - 1, and the newest one after a long wait."
+    "Choose the points of each window that are changed: 1 to num - 1, and the newest one after a long wait."
     chosen, waited = np.zeros(shape, dtype=bool), 0.0
     for row in chosen:
         points = random.choice(len(row), min(int(random.integers(1, num)), len(row)), replace=False)
@@ -83,7 +83,7 @@ def training_windows(
     padded: bool = False,  # end windows with five estimated points, as scoring does
     clean: float = 0.0,  # share of windows that are left as they are
 ) -> tuple[FloatArray, FloatArray]:  # windows (m, window) and labels (m, window), 1 = injected
-    "Windows with injected anomalies. A series that is not longer than the window gives none."
+    "Cut windows and inject anomalies. A series that is not longer than the window gives none."
     series = check_values(values)
     if window < 12 or step < 1 or num < 2:
         raise DataError(f"window {window}, step {step}, num {num}: at least 12, 1 and 2 are needed.")
