@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomaly_nb.artefacts import load_facts, load_state, save_state
+from anomaly_nb.artefacts import load_state, save_state
 from anomaly_nb.commands import command_line
 from anomaly_nb.core import (
     DataError,

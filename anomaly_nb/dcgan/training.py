@@ -30,7 +30,8 @@ from .config import DCGANConfig
 from .convergence import ConvergenceDetector, detector_state, restore_detector
 from .networks import DCGANDiscriminator, DCGANGenerator
 from .spectrograms import SpectrogramFormat
-from ..training import fit_weights, place_of_process, read_weights
+from ..processes import place_of_process
+from ..training import fit_weights, read_weights
 
 # %% ../../nbs/dcgan/11_training.ipynb #3d21822b
 def build_networks(
