@@ -21,7 +21,7 @@ def script(folder, command, *arguments):
     "How a command is called, by a file like the one that an installation makes."
     path = folder / "bin" / command
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"import sys\nfrom anomaly_nb.dcase.commands import {command}\nsys.exit({command}())\n")
+    path.write_text(f"import sys\nfrom anomaly_nb.dcase.commands import {command}\nsys.exit({command}.main())\n")
     return [sys.executable, "-W", "ignore", path, *map(str, arguments)]
 
 

@@ -48,7 +48,7 @@ class ImageModel(nn.Module, ABC):
         "A short description `(b, d)` of each image."
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "What training minimises."
+        "Return what training minimises."
         return criterion(self.reconstruct(x), x)
 
     def anomaly_score(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class ImageModel(nn.Module, ABC):
         return mse(self.reconstruct(x), x)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
-        "Where each image differs `(b, 28, 28)`: squared differences."
+        "Return where each image differs `(b, 28, 28)`: squared differences."
         return (self.reconstruct(x) - x).square()[:, 0]
 
     def prepare(self, normals: Tensor) -> None:

@@ -25,7 +25,7 @@ def evaluate(
 ) -> dict[
     str, float
 ]:  # roc_auc, pr_auc, f1, acc, f1_max, fpr95, and each with `_all` for calling everything an anomaly
-    "How well scores tell anomalies. Raises `DataError` for one class only, other labels, or missing scores."
+    "Measure how well scores tell anomalies. Raises `DataError` for one class only or missing scores."
     from sklearn.metrics import roc_curve
 
     truth, scores = check_labels(y_true, score)
@@ -89,7 +89,7 @@ def nearest_edges(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32
 
 # %% ../../nbs/fmnist/15_baselines.ipynb #a4463a44
 def isolation_forest(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> FloatArray:
-    "How few random cuts set an image apart; 200 trees."
+    "Score by how few random cuts set an image apart; 200 trees."
     from sklearn.ensemble import IsolationForest
 
     scores: FloatArray = -IsolationForest(n_estimators=200, random_state=0).fit(train).score_samples(images)

@@ -88,11 +88,11 @@ class BottleneckModel(ImageModel):
     decoder: nn.Module
 
     def latent(self, x: Tensor) -> Tensor:
-        "What the encoder writes down `(b, bottleneck)`."
+        "Return what the encoder writes down `(b, bottleneck)`."
         return self.encoder(x)  # type: ignore[no-any-return]
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "What the decoder draws from it."
+        "Return what the decoder makes of it."
         return self.decoder(self.latent(x))  # type: ignore[no-any-return]
 
 

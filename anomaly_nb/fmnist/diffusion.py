@@ -109,7 +109,7 @@ class SimpleDDPM(DiffusionModel):
         )
 
     def hidden(self, noisy: Tensor, t: Tensor) -> Tensor:
-        "What the last block says `(b, hidden)`."
+        "Return what the last block says `(b, hidden)`."
         time, h = self.time(time_embedding(t, 64)), self.first(noisy.flatten(1))
         for block in self.blocks:
             h = h + block(h + time)
@@ -120,7 +120,7 @@ class SimpleDDPM(DiffusionModel):
         return torch.sigmoid(self.last(F.silu(self.hidden(noisy, t)))).view_as(noisy)
 
     def latent(self, x: Tensor) -> Tensor:
-        "What the last block says of the image without noise `(b, hidden)`."
+        "Return what the last block says of the image without noise `(b, hidden)`."
         t = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
         return self.hidden(2 * x - 1, t)
 
@@ -182,6 +182,6 @@ class DiffusionUNet(DiffusionModel):
         return torch.sigmoid(F.pixel_shuffle(self.last(back), 2))
 
     def latent(self, x: Tensor) -> Tensor:
-        "What the first block says of the image without noise, averaged over 3 by 3 places `(b, 256)`."
+        "Return what the first block says of the image without noise, averaged over 3 by 3 places `(b, 256)`."
         t = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
         return F.avg_pool2d(self._encode(2 * x - 1, t)[1], 3, ceil_mode=False).flatten(1)

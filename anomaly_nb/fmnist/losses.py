@@ -182,7 +182,7 @@ class FlexibleLoss(nn.Module):
         target: Tensor,  # (b, 1, h, w)
         epoch: int | None = None,  # counted from 0; None takes the one of the constructor
     ) -> Tensor:  # scalar, or (b,) without reduction
-        "How much two batches differ. Raises `DataError` when their shapes do."
+        "Measure how much two batches differ. Raises `DataError` when their shapes do."
         if output.shape != target.shape or output.ndim != 4:
             raise DataError(f"Images {tuple(output.shape)} and {tuple(target.shape)} cannot be compared.")
         epoch = self.epoch if epoch is None else epoch

@@ -38,7 +38,7 @@ def memory_attention(
     temperature: float = 0.1,  # of the softmax; 1 is the published form
     shrink: float = 0.0,  # weights below this many even shares become zero
 ) -> Tensor:  # (n, m) weights; each row sums to 1
-    "How much of each slot answers each query."
+    "Return how much of each slot answers each query."
     cosines = F.normalize(as_rows(query), dim=1) @ F.normalize(keys, dim=1).T
     weights = (cosines.float() / temperature).softmax(dim=1)
     if not shrink:

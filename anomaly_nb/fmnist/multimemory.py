@@ -67,7 +67,7 @@ class ThreeViewNetwork(ImageModel):
         return views | {"texture": texture}
 
     def recall(self, codes: dict[str, Tensor]) -> dict[str, Tensor]:
-        "What the memories answer."
+        "Return what the memories answer."
         there = self.memories if self.ready else {}
         return {view: there[view](code) if view in there else code for view, code in codes.items()}
 
@@ -86,7 +86,7 @@ def memory_report(
     network: ThreeViewNetwork,  # with filled memories
     images: Tensor,  # (n, 1, 28, 28)
 ) -> pd.DataFrame:  # a row per memory: slots, slots that are the nearest of some code, perplexity
-    "How much of each memory normal images use."
+    "Report how much of each memory normal images use."
     with evaluating(network):
         codes, rows = network.codes(images), dict[str, dict[str, float]]()
         for view, memory in network.memories.items():

@@ -65,7 +65,7 @@ class DenoisingAutoencoder(BottleneckModel):
             self.encoder, self.redraw = dense(size, hidden, bottleneck), dense(bottleneck, hidden, size)
 
     def read(self, x: Tensor) -> Tensor:
-        "What the encoder reads: the image, or its standardised features."
+        "Return what the encoder reads: the image, or its standardised features."
         if self.features == "pixels":
             return x
         return (FEATURES[self.features][0](x) - self.mean) / self.deviation
@@ -78,7 +78,7 @@ class DenoisingAutoencoder(BottleneckModel):
             self.deviation.fill_(float((features - self.mean).std()))
 
     def latent(self, x: Tensor) -> Tensor:
-        "What the encoder writes down, without noise `(b, bottleneck)`."
+        "Return what the encoder writes down, without noise `(b, bottleneck)`."
         return self.encoder(self.read(x))  # type: ignore[no-any-return]
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
@@ -95,7 +95,7 @@ def sparse_part(
     residual: Tensor,  # any shape
     size: float,  # lambda: smaller residuals are no outliers
 ) -> Tensor:
-    "What of a residual exceeds `size`: the proximal step of the L1 norm."
+    "Return what of a residual exceeds `size`: the proximal step of the L1 norm."
     return residual.sign() * (residual.abs() - size).clamp(min=0)
 
 # %% ../../nbs/fmnist/06_robust.ipynb #54d06b1b

@@ -29,7 +29,7 @@ from ..training import fit_weights
 
 # %% ../../nbs/fmnist/14_scores.ipynb #225122b2
 class Answer(NamedTuple):
-    "What a model says about images."
+    "Holds what a model says about images."
 
     image: Tensor  # (b, 1, 28, 28)
     drawn: Tensor  # (b, 1, 28, 28) its reconstruction
@@ -353,7 +353,7 @@ def rank_scores(
     held_out: FloatArray,  # (m, 6) parts of held-out normal images
     made: Mapping[str, FloatArray],  # (n, 6) parts of each kind of anomalies made from normal images
 ) -> pd.DataFrame:  # a row per choice: AUROC of each kind, `mean` and `worst three`; the best choice first
-    "How well each score tells made anomalies from normal images."
+    "Rank scores by how well they tell pseudo-anomalies from normal images."
     rows = {}
     for score in CHOICES:
         normal = combined(held_out, held_out, score)
