@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, Detector, FloatArray, Part, check_share, check_whole, generator
+from ..fingerprints import fitted_to
 from anomaly_nb.spectra.calibration import (
     Calibration,
     Expect,
@@ -161,6 +162,7 @@ class SpectrumDetector(Detector):
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
         self.decision_scores_ = self.calibration_.neg_log_p(rest, self._residual(rest)).max(axis=1)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
+        self.fitted_to_ = fitted_to(X)
         return self
 
     def _fit_model(self, rest: RestSpectra, **trainer: Any) -> Model:
@@ -190,6 +192,7 @@ class SpectrumDetector(Detector):
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
         for name in ("decision_scores_", "labels_"):
             vars(self).pop(name, None)
+        self.fitted_to_ = {**vars(self).get("fitted_to_", {}), "calibrated on": fitted_to(normals)}
         return self
 
     def expected(self, X: Spectra) -> Float32Array:
