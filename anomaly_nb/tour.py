@@ -13,25 +13,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from markupsafe import Markup
-from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, Any
 
 from .commands import command
 from .core import atomic_path, folder_lock, log_level, render_page, when_interrupted
-from .report import chapter_html, figure_html
-from .store import Results
+
+if TYPE_CHECKING:  # a command's help has no use for them
+    from matplotlib.figure import Figure
+    from tqdm import tqdm
 
 # %% ../nbs/09_tour.ipynb #413068c9
 def idea_figure(
     narrow: bool = False,  # one panel below the other, for a phone
-) -> Figure:
+) -> "Figure":
     "Draw data, their spectrum with what is usual in it, and what cannot be explained."
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import pandas as pd
+
     from anomaly_nb.srcnn import SpectralResidual, average_filter, load_kpi
 
     first, second = load_kpi()[1].halves()
@@ -96,6 +95,12 @@ def anomaly_nb_tour(
     quick: bool = False,  # Fewer curves and shorter training
 ) -> None:
     "Run every system on the bundled data and write OUT/index.html. Example: anomaly_nb_tour --out tour --quick"
+    from markupsafe import Markup
+    from tqdm.auto import tqdm
+
+    from anomaly_nb.report import chapter_html, figure_html
+    from anomaly_nb.store import Results
+
     out, kept, systems = Path(out), Path(out) / "chapters", chapters()
     shares, made = {name: system.SHARE for name, system in systems.items()}, list[dict[str, Any]]()
     note = f"Finished chapters are kept in {kept}; the same command goes on from there."

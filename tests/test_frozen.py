@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -305,7 +306,7 @@ def spectral(detector: Any) -> dict[str, Any]:
     "A detector of spectra before and after it is calibrated on another population."
     train, odd, population = galaxies()
     found = judged(detector.fit(train), train, odd)
-    found |= {"regions": detector.regions(odd), "more": detector.regions(odd, most=3, surprise=1.0)}
+    found |= {"regions": detector.regions(odd), "more": detector.regions(odd, most=3, neg_log_p=1.0)}
     found |= {"expected": detector.expected(odd), "residuals": detector.residuals(odd)}
     detector.calibrate(population)
     return found | {"calibrated": judged(detector, population, odd)}
@@ -662,10 +663,11 @@ def small_sounds() -> list[Path]:
 def rounded() -> SpectrumDetector:
     "A detector whose arrays pack well."
     detector = SpectrumDetector(components=1, epochs=4).fit(galaxies()[0])
+    model = detector.model_
     with torch.no_grad():
-        for weights in detector.network_.parameters():
+        for weights in model.network.parameters():
             weights.copy_(torch.round(weights * 256) / 256)
-    detector.features_ = np.round(detector.features_ * 256) / 256
+    detector.model_ = replace(model, features=np.round(model.features * 256) / 256)
     return detector
 
 
