@@ -348,7 +348,7 @@ def processor_seconds() -> float:
 
 def check(path: str) -> bool:
     "Run a page or the tests of a file, show what it says if it fails, and tell whether it passed."
-    runner = ["nbdev_test", "--path"] if path.endswith(".ipynb") else [sys.executable, "-m", "pytest", "-q"]
+    runner = [str(Path(sys.executable).with_name("nbdev_test")), "--path"] if path.endswith(".ipynb") else [sys.executable, "-m", "pytest", "-q"]
     command = [*runner, path] if path.endswith(".py") else [*runner, str(ROOT / path), "--n_workers", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
