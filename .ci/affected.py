@@ -186,12 +186,14 @@ class Tree:
     def _helpers(self) -> dict[str, ast.stmt]:
         "Return what stands in the tests' shared files: whole modules, and `conftest` name by name."
         found: dict[str, ast.stmt] = {}
+        self.shared = set[str]()
         for path in sorted([*(self.root / "tests").glob("*.py"), *(self.root / "benchmarks").glob("*.py")]):
             if path.name.startswith("test_"):
                 continue
             body = parse(path.read_text(encoding="utf-8")).body
             if path.name == "conftest.py":
                 found |= {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+                self.shared = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
             else:
                 found[path.stem] = ast.If(ast.Constant(True), body, [])
         return found
@@ -236,7 +238,7 @@ class Tree:
         "Tell whether a file is named in the texts of another, or, for one of the tests' shared files, used."
         name, stem = Path(path).name, Path(path).stem
         pattern = re.compile(rf"(^|[^\w.-]){re.escape(name)}($|[^\w-])")
-        used = {"conftest.py": bool(source.fixtures)}.get(name, stem in source.fixtures)
+        used = bool(source.fixtures & (self.shared if name == "conftest.py" else {stem}))
         named = any(text == stem or pattern.search(text) for text in source.words)
         return source.path != path and (named or (used and name.endswith(".py")))
 
@@ -348,8 +350,11 @@ def processor_seconds() -> float:
 
 def check(path: str) -> bool:
     "Run a page or the tests of a file, show what it says if it fails, and tell whether it passed."
-    runner = [str(Path(sys.executable).with_name("nbdev_test")), "--path"] if path.endswith(".ipynb") else [sys.executable, "-m", "pytest", "-q"]
-    command = [*runner, path] if path.endswith(".py") else [*runner, str(ROOT / path), "--n_workers", "0"]
+    if path.endswith(".ipynb"):
+        lessons = str(Path(sys.executable).with_name("nbdev_test"))
+        command = [lessons, "--path", str(ROOT / path), "--n_workers", "0"]
+    else:
+        command = [sys.executable, "-m", "pytest", "-q", path]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run(command, cwd=ROOT, env=environment, encoding="utf-8", errors="replace", **pipes)

@@ -90,7 +90,7 @@ WRONG = ["0.0.1", "1.0", "v9.0.0", "9.0.0rc1", "09.0.0", "9.0.0.0", "9.0.0\n", "
 @pytest.mark.parametrize("version", WRONG)
 def test_a_wrong_version_is_refused_before_anything_is_done(pristine: Path, version: str) -> None:
     module = script(pristine)
-    with pytest.raises(module.ReleaseError, match="higher one|three numbers"):
+    with pytest.raises(module.ReleaseError, match=r"higher one|three numbers"):
         module.release(version, pristine)
 
 
@@ -124,21 +124,20 @@ def test_a_tree_that_is_not_ready_is_left_as_it_is(tree: Path, spoil) -> None:  
 
 
 def test_a_failure_in_the_middle_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, real, calls = script(ROOT), os.replace, list[Path]()
+    module, real, left = script(ROOT), os.replace, list[bool]()
     for name in module.PLACES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     before = contents(tmp_path)
 
     def replace(source: Path, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == fails:
+        if not left.pop():
             raise OSError("no space left")
         real(source, target)
 
     monkeypatch.setattr(module.os, "replace", replace)
-    for fails in range(1, len(before) + 1):
-        calls.clear()
+    for replaced in range(len(before)):
+        left[:] = [*[True] * len(before), False, *[True] * replaced]  # also what was replaced is put back
         with pytest.raises(OSError, match="no space"):
             module.replace_all(tmp_path, {name: data + b"\n" for name, data in before.items()})
         assert contents(tmp_path) == before
