@@ -164,8 +164,9 @@ def test_the_graph_of_this_tree() -> None:
     for name, module in graph.modules.items():
         missing = {each for each in module.imports if each not in graph.modules}
         assert not missing, f"{name} imports {missing}"
-    detector = affected.concern(graph, ["nbs/srcnn/07_detector.ipynb"])
-    assert {"nbs/srcnn/index.ipynb", "nbs/srcnn/study.ipynb", "tests/test_spectral_residual.py"} <= set(detector.near)
+    (place,) = (path for path, page in graph.pages.items() if page.module == "anomaly_nb.srcnn.detector")
+    detector = affected.concern(graph, [place])
+    assert {place, "nbs/srcnn/study.ipynb", "tests/test_spectral_residual.py"} <= set(detector.near)
     assert not any("dcase" in path or "fmnist" in path for path in detector.near)
     core = affected.concern(graph, ["nbs/00_core.ipynb"])
     assert len(core.near) < 40 and len(core.near) + len(core.far) > 100
