@@ -267,7 +267,8 @@ def test_commands(tmp_path):
     assert command(tmp_path, "dcgan_generate", "mine/checkpoints/best_model.tar", "--number", "2").returncode == 0
     sound, rate = soundfile.read(tmp_path / "generated/sample_02.wav")
     assert rate == 22050 and np.abs(sound).max() > 0.5
-    done = command(tmp_path, "dcgan_npy_to_images", "--batch-convert", "mine/samples", "--mode", "both", "--output", "images")
+    options = ["--batch-convert", "mine/samples", "--mode", "both", "--output", "images"]
+    done = command(tmp_path, "dcgan_npy_to_images", *options)
     assert done.returncode == 0 and list((tmp_path / "images").rglob("*.png"))
 
 

@@ -10,7 +10,8 @@ __all__ = ['logger', 'ITERATION_COLUMNS', 'Quality', 'SCORES', 'epoch_row', 'qua
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -184,9 +185,10 @@ class RunFolder(Callback):
     ) -> None:
         self.config, self.dataset, self.qualities = config, dataset, QualityRecord(config, quality)
         self.rows = list[Row]()  # of epochs
-        folder, names = config.output_folder, config.output
-        self.models, self.statistics = folder / names.models_dir, folder / names.metrics_dir
-        self.pictures, self.iterations = folder / names.samples_dir, folder / "single_epochs_statistics"
+        self.models = config.output_folder / config.output.models_dir
+        self.statistics = config.output_folder / config.output.metrics_dir
+        self.pictures = config.output_folder / config.output.samples_dir
+        self.iterations = config.output_folder / "single_epochs_statistics"
         self.best, self.final = self.models / "best_model.tar", self.models / "final_model.tar"
 
     def state_dict(self) -> Row:
@@ -291,14 +293,19 @@ def load_dataset(
     config: DCGANConfig,  # its sections `dataset` and `model`
 ) -> SpectrogramDataset:
     "Read the pictures of a configuration. Raises `DataError` if they have other rows or channels than it says."
-    data = config.dataset
-    files = (data.base_path, config.model.image_size, data.spectrograms_path, data.spectrograms_metadata)
-    dataset = SpectrogramDataset(*files, limit=data.max_files_limit)
-    wanted, table = config.recipe.representation, dataset.table
-    kinds = [] if table is None or "kind" not in table else [kind for kind in table["kind"] if kind != wanted]
-    if kinds:
-        what = f"recipe.representation is {wanted!r}, the pictures in {data.base_path} are {kinds[0]!r}"
-        raise DataError(f"{what}. Change the key, or prepare them again with --representation {wanted}.")
+    dataset = SpectrogramDataset(
+        config.dataset.base_path,
+        config.model.image_size,
+        config.dataset.spectrograms_path,
+        config.dataset.spectrograms_metadata,
+        config.dataset.max_files_limit,
+    )
+    known: Sequence[str] = [] if dataset.table is None or "kind" not in dataset.table else list(dataset.table["kind"])
+    if wrong := [kind for kind in known if kind != config.recipe.representation]:
+        pictures = f"the pictures in {config.dataset.base_path} are {wrong[0]!r}"
+        remedy = f"prepare them again with --representation {config.recipe.representation}"
+        what = f"recipe.representation is {config.recipe.representation!r}, {pictures}"
+        raise DataError(f"{what}. Change the key, or {remedy}.")
     if config.model.channels != 1:
         raise DataError(f"model.channels is {config.model.channels}; spectrograms are grey, which is 1.")
     return dataset
@@ -306,25 +313,24 @@ def load_dataset(
 # %% ../../nbs/dcgan/12_run.ipynb #3ea66f48
 def _trainer_options(config: DCGANConfig, devices: int, nodes: int, strategy: str) -> Row:
     "Return options of the shared trainer for the configuration's hardware and precision."
-    hardware = config.hardware
     turns = "ddp_find_unused_parameters_true" if strategy in ("auto", "ddp") else strategy  # one network rests
-    options: Row = device_options(hardware.device, devices, nodes, turns)
-    loading: Row = {"pin_memory": hardware.pin_memory and torch.cuda.is_available()}
-    loading |= {"prefetch_factor": hardware.prefetch_factor} if hardware.num_workers else {}
+    options: Row = device_options(config.hardware.device, devices, nodes, turns)
+    loading: Row = {"pin_memory": config.hardware.pin_memory and torch.cuda.is_available()}
+    loading |= {"prefetch_factor": config.hardware.prefetch_factor} if config.hardware.num_workers else {}
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.recipe.precision]
     if precision == "16-mixed" and (options["accelerator"] == "cpu" or not torch.cuda.is_available()):
         raise DataError("recipe.precision is 'fp16', which needs a graphics card. Use bf16 or fp32.")
-    return options | {"precision": precision, "num_workers": hardware.num_workers, "loading": loading}
+    return options | {"precision": precision, "num_workers": config.hardware.num_workers, "loading": loading}
 
 
 def _settings(config: DCGANConfig, dataset: SpectrogramDataset) -> Row:
     "Return all that changes a run's numbers and is not told by the shared trainer."
-    sections, training = config.to_dict(), config.training
-    settings = {name: sections[name] for name in ("model", "recipe", "convergence", "advanced_metrics")}
-    settings["training"] = {"learning_rate": training.learning_rate, "beta1": training.beta1}
-    every = config.metrics_and_checkpoints.milestone_checkpoint_frequency
+    names = "model", "recipe", "convergence", "advanced_metrics"
+    rates = {"learning_rate": config.training.learning_rate, "beta1": config.training.beta1}
+    every = {"milestone_checkpoint_frequency": config.metrics_and_checkpoints.milestone_checkpoint_frequency}
+    told = {"training": rates, "metrics_and_checkpoints": every}
     pictures = sha256(dataset.bytes.tobytes()).hexdigest()
-    return settings | {"milestone_checkpoint_frequency": every, "pictures": pictures}
+    return {name: asdict(getattr(config, name)) for name in names} | told | {"pictures": pictures}
 
 # %% ../../nbs/dcgan/12_run.ipynb #82c99a72
 def train_dcgan(

@@ -38,13 +38,19 @@ def build_networks(
     config: DCGANConfig,  # its sections `model`, `recipe` and the seed
 ) -> tuple[DCGANGenerator, DCGANDiscriminator]:
     "Make both networks with their first weights."
-    model, recipe = config.model, config.recipe
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
-        sizes = model.latent_dim, model.features_g, model.image_size, model.channels
-        generator = DCGANGenerator(*sizes, recipe.upsample)
-        norm = "spectral" if recipe.spectral_norm else "batch"
-        discriminator = DCGANDiscriminator(model.features_d, model.image_size, model.channels, norm)
+        generator = DCGANGenerator(
+            config.model.latent_dim,
+            config.model.features_g,
+            config.model.image_size,
+            config.model.channels,
+            config.recipe.upsample,
+        )
+        norm = "spectral" if config.recipe.spectral_norm else "batch"
+        discriminator = DCGANDiscriminator(
+            config.model.features_d, config.model.image_size, config.model.channels, norm
+        )
     return generator, discriminator
 
 # %% ../../nbs/dcgan/11_training.ipynb #09d137d6
