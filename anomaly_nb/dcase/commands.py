@@ -121,7 +121,7 @@ def dcase_study(
     scheduler: str | None = None,  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
     restart: bool = False,  # Forget the machines that an interrupted study with other settings has finished
 ) -> Status:
-    """Where do broken machines sound different? study.html, study.csv, maps/, priors/ and residuals/ in OUT.
+    """Say where broken machines sound different: study.html, study.csv, maps/, priors/ and residuals/ in OUT.
 
     Example: dcase_study motor --out study
     """

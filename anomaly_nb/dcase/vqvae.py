@@ -26,7 +26,8 @@ from ..audio import HTK, Audio, LogMel
 from ..core import DataError, Described, atomic_path, check_share, check_whole, folder_lock, reading
 from .data import DCASE2020Task2LogMelDataset
 from .study import SpectrogramStudy, StudyReport
-from ..training import fit_weights, place_of_process, read_weights, train
+from ..processes import place_of_process
+from ..training import fit_weights, read_weights, train
 
 # %% ../../nbs/dcase/08_vqvae.ipynb #31550449
 def nearest_codes(
