@@ -95,8 +95,7 @@ def chapter(
     "Judge synthetic machines with known faults by the sound detectors."
     clips = 12 if quick else 40
     with tempfile.TemporaryDirectory() as folder:
-        options = {"train": clips, "normal": clips, "anomaly": clips, "severity": 6, "seconds": 4}
-        synthesize_machines(folder, ["fan", "pump", "valve"], machines=1, **options)
+        synthesize_machines(folder, ["fan", "pump", "valve"], 1, clips, clips, clips, severity=6, seconds=4)
         machines = DCASEFolder(folder)
         table = compare_methods(machines)
         fan = SoundDetector("knn").fit([clip.path for clip in machines.select("fan", "train")])
