@@ -236,7 +236,7 @@ def _write_clip(
 
 # %% ../../nbs/dcase/02_machines.ipynb #83dcf26a
 def _write_clips(
-    root: Path,
+    root: Path,  # where the folders of the types are
     places: Mapping[str, Place],  # of clips of one type, by file
     kept: Results,  # rows that an interrupted call has written
     severity: float,  # dB
@@ -252,7 +252,7 @@ def _write_clips(
     for file, place in places.items():
         if names[file] in missing:
             clip = render_clip(*place, severity, None, made["snr"], made["seconds"], int(made["seed"]))
-            rows[file] = _write_clip(root, clip, *place, severity) | made
+            rows[file] = {**_write_clip(root, clip, *place, severity), **made}
             kept.put(names[file], rows[file], state(file))
         else:
             rows[file] = kept.get(names[file])
