@@ -61,6 +61,7 @@ def dcase_synthesize(
     seconds: float | None = None,  # Length of a clip (default: the challenge's)
     seed: int = 0,  # Of everything
     full: bool = False,  # As many clips as the official development set
+    restart: bool = False,  # Forget what an interrupted call with other settings has written
 ) -> Status:
     """Write machines with known faults in the layout of DCASE Task 2.
 
@@ -78,7 +79,7 @@ def dcase_synthesize(
                 trained, tested = OFFICIAL_COUNTS[name]
                 broken = sum(pair[1] for pair in tested.values())
                 counts = (len(tested), trained // len(tested), next(iter(tested.values()))[0], broken // len(tested))
-            clips += len(synthesize_machines(root, [name], *counts, severity, snr, seconds, seed))
+            clips += len(synthesize_machines(root, [name], *counts, severity, snr, seconds, seed, restart))
     logger.info("%d clips were written to %s; manifest.csv tells their faults.", clips, root)
     return 0
 
@@ -121,7 +122,7 @@ def dcase_study(
     scheduler: str | None = None,  # Address of a Dask scheduler instead, for example tcp://10.0.0.1:8786
     restart: bool = False,  # Forget the machines that an interrupted study with other settings has finished
 ) -> Status:
-    """Where do broken machines sound different? study.html, study.csv, maps/, priors/ and residuals/ in OUT.
+    """Say where broken machines sound different: study.html, study.csv, maps/, priors/ and residuals/ in OUT.
 
     Example: dcase_study motor --out study
     """
