@@ -19,13 +19,12 @@ from .commands import command
 from .core import atomic_path, folder_lock, log_level, render_page, when_interrupted
 
 if TYPE_CHECKING:  # a command's help has no use for them
-    from matplotlib.figure import Figure
     from tqdm import tqdm
 
 # %% ../nbs/09_tour.ipynb #413068c9
 def idea_figure(
     narrow: bool = False,  # one panel below the other, for a phone
-) -> "Figure":
+) -> Any:  # a figure of Matplotlib
     "Draw data, their spectrum with what is usual in it, and what cannot be explained."
     import matplotlib.pyplot as plt
     import numpy as np
