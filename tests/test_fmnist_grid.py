@@ -77,7 +77,7 @@ def test_a_training_folder_belongs_to_one_model_loss_and_data(task, tmp_path):
 
     fit()
     for changed in ({"loss": "ssim"}, {"model": "VAE"}, {"images": task.train[::-1]}):
-        with pytest.raises(DataError, match="run"):
+        with pytest.raises(DataError, match="another job"):
             fit(**changed)
 
 
