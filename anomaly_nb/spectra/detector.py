@@ -41,7 +41,7 @@ class NetworkWithHead:
     components: PrincipalComponents
     features: Float32Array  # (m, REST_PIXELS) unit vectors
     strengths: FloatArray  # (m,) their prior variances
-    network: "MaskedSpanAutoencoder | None" = None
+    network: Any = None
     history: pd.DataFrame | None = None  # losses of the network's training
 
     @classmethod
