@@ -284,3 +284,19 @@ def test_a_huge_spike_is_found_in_the_shortest_series(n):
         values = noise(n, seed)
         values[n // 2] += 1000
         assert SpectralResidual().fit(values).labels_[n // 2]
+
+
+def test_runs_of_anomalies_do_not_move_the_threshold():
+    found, false, missed = [], [], []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        values, odd = random.normal(size=9000), np.zeros(9000, dtype=bool)
+        for start in random.integers(0, 8950, 18):
+            length = int(random.integers(3, 20))
+            values[start : start + length] += random.choice([-1, 1], length) * random.uniform(4, 15, length)
+            odd[start : start + length] = True
+        detector = SpectralResidual().fit(values)
+        found.append(detector.threshold_)
+        false.append(detector.labels_[~odd].mean() * 1e4)
+        missed.append(1 - detector.labels_[odd].mean())
+    assert max(found) < 4 and np.mean(false) <= 16 and np.mean(missed) < 0.1
