@@ -196,7 +196,7 @@ class SpectralResidual(Detector):
     def __init__(
         self,
         period: int | Literal["auto"] = "auto",  # points per season; "auto" finds it, 1 means none
-        filter_length: int = 512,  # reach of the whitening filters, in points
+        filter_length: int = 512,  # reach of the whitening filters, in points; at most a sixteenth of the series
         local_window: int = 577,  # points over which the local noise level is taken; two days of five minutes
         context: float = 0.05,  # neighbourhood that ranks points below the threshold, as a share of the fitted series
         side: Side = "both",  # alarms for values that are too high ("upper"), too low ("lower"), or "both"
