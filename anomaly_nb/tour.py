@@ -105,7 +105,7 @@ def anomaly_nb_tour(
     note = f"Finished chapters are kept in {kept}; the same command goes on from there."
     with folder_lock(out), log_level("anomaly_nb.training", "anomaly_nb.dcgan"), when_interrupted(note):
         results = Results(kept, {"quick": quick}, restart=True)
-        missing = results.missing(systems)
+        missing = results.missing(list(systems))
         done, total = sum(shares[name] for name in systems if name not in missing), sum(shares.values())
         with tqdm(total=total, initial=done, bar_format=BAR, disable=None) as bar, _ticking(bar):
             for number, (name, system) in enumerate(systems.items(), 1):

@@ -135,7 +135,7 @@ class SpectrumDetector(Detector):
         self.components, self.epochs, self.robust = components, epochs, robust
         self.contamination, self.holdout, self.seed, self.folder = contamination, holdout, seed, folder
 
-    def check_params(self) -> None:
+    def _check_params(self) -> None:
         "Raise `DataError` for a parameter that makes no sense, before there is work."
         for name, value in self.get_params().items():
             if name in _LEAST:
@@ -150,7 +150,7 @@ class SpectrumDetector(Detector):
         **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
     ) -> Self:
         "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
-        self.check_params()
+        self._check_params()
         if len(check_spectra(X)) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
         rest = to_rest_frame(X)
