@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,6 @@ from .data import Float32Array, Spectra, check_spectra
 from .linear import PrincipalComponents, absorb, local_features, product
 from .preparation import RestSpectra, to_rest_frame
 from .scoring import CHANNELS
-
-if TYPE_CHECKING:
-    from anomaly_nb.spectra.network import MaskedSpanAutoencoder
 
 # %% ../../nbs/spectra/08_detector.ipynb #9aa242fc
 @dataclass(frozen=True, eq=False)
