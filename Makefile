@@ -1,10 +1,12 @@
 # make tour   every system on the bundled data, one report: tour/index.html
 # make quick  the same report from less data, in about a minute: tour/quick/index.html
+# make fast [BASE=main]   what a change concerns, in about a minute: nearest pages and tests first
 # make test   everything that must be green before a commit
 # make slow   the tests that take minutes: kills at random points, jobs bigger than memory, all readers damaged
 # make bench  speed and memory beside the peers, and the page that shows them
 # make lab    JupyterLab on the notebooks
 # make notebooks [NB=nbs/srcnn/00_series.ipynb]   run notebooks and keep their outputs
+# make release VERSION=0.2.0   the version in every place that names it, the changelog, the export, checked
 # make hooks  nbdev's git hooks: notebooks are cleaned on save, merges stay readable
 #
 # Each step leaves a stamp in .venv/, so what has not changed is not done again. `make -B test` does it all the same.
@@ -20,13 +22,17 @@ MODULES := $(shell find anomaly_nb -name '*.py')
 SAMPLES := $(shell find anomaly_nb/samples -type f)
 PACKAGING := settings.ini setup.py constraints.txt
 
-.PHONY: tour quick test slow bench lab notebooks hooks clean
+.PHONY: tour quick fast test release slow bench lab notebooks hooks clean
 
 tour: tour/index.html
 	@echo "The report is in tour/index.html"
 
 quick: .venv/installed
 	anomaly_nb_tour --quick --out tour/quick
+
+fast: .venv/installed-dev
+	python .ci/in_sync.py
+	python .ci/affected.py --run $(if $(BASE),--base $(BASE))
 
 test: .venv/exported .venv/linted .venv/typed .venv/lessons .venv/tested .venv/pages
 	@echo "All green."
@@ -85,6 +91,9 @@ notebooks: .venv/installed-dev
 	nbdev_export
 	python .ci/run_notebooks.py $(if $(NB),--path $(NB)) $(if $(FLAGS),--flags "$(FLAGS)")
 	python .ci/pages.py --readme
+
+release: .venv/installed-dev
+	python .ci/release.py $(VERSION)
 
 hooks: .venv/installed-dev
 	nbdev_install_hooks

@@ -190,6 +190,10 @@ def main(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(with_near_links(text, name, html, home), encoding="utf-8")
 
+    target = cfg.config_path / "README.md"
+    body = readme_text(cache / "index.ipynb", cfg.title) if readme or not only else ""
+    if readme:
+        target.write_text(body, encoding="utf-8")
     if only:
         return
     linked = linked_pages(site)
@@ -200,14 +204,10 @@ def main(
     rows += [f"{count} pages would be {name}: rename one" for name, count in site_names.items() if count > 1]
     rows += broken_links(html, home)
     rows += [f"{page}: not rendered: {found}" for page, text in html.items() for found in raw_links(text)]
-    rows += [f"{page}: a path of this machine" for page, text in html.items() if "site-packages" in text]
+    rows += [f"{page}: a path of this machine" for page, text in html.items() if "/site-packages" in text]
     rows += [f"{page}: output of a Matplotlib object" for page, text in html.items() if "<code>&lt;matplotlib." in text]
 
-    body = readme_text(cache / "index.ipynb", cfg.title)
-    target = cfg.config_path / "README.md"
-    if readme:
-        target.write_text(body, encoding="utf-8")
-    elif target.read_text(encoding="utf-8") != body:
+    if target.read_text(encoding="utf-8") != body:
         rows.append("README.md is not what nbs/index.ipynb renders to: run `make notebooks NB=nbs/index.ipynb`")
     print("\n".join([*rows, f"{len(pages)} pages rendered, {len(rows)} faults"]))
     sys.exit(bool(rows) and check)

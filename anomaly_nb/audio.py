@@ -30,7 +30,7 @@ Audio = npt.NDArray[np.float32]
 
 
 class AudioInfo(NamedTuple):
-    "What the header of a sound file says."
+    "Holds what the header of a sound file says."
 
     sample_rate: int  # Hz
     channels: int  # microphones

@@ -29,7 +29,7 @@ def sample_path(
 
 # %% ../nbs/01_datasets.ipynb #acd27d28
 def data_sources() -> pd.DataFrame:  # columns sample, what, licence, origin, size_kb
-    "What is bundled, from where, and under which licence."
+    "List what is bundled, from where, and under which licence."
     table = pd.read_json(SAMPLES / "sources.json")
     table["size_kb"] = [round((SAMPLES / name).stat().st_size / 1000) for name in table["sample"]]
     return table

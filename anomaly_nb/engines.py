@@ -59,7 +59,7 @@ class Chunk:
 # %% ../nbs/06a_engines.ipynb #55a666a7
 @dataclass(frozen=True)
 class Outcome:
-    "What became of a chunk."
+    "Tells what became of a chunk."
 
     result: Encoded  # its rows
     failed: tuple[tuple[int, str, str], ...]  # index, item and reason of each item that failed

@@ -110,7 +110,7 @@ def _since_first(timestamps: npt.ArrayLike) -> FloatArray:
 def slots_apart(
     nearest: FloatArray,  # (n,) ascending whole numbers, some of them equal
 ) -> IntArray:  # (n,) strictly ascending
-    "Where several points are nearest to one slot, the later ones move on by one."
+    "Move on by one, where several points are nearest to one slot, the later ones."
     place = np.arange(len(nearest))
     return (np.maximum.accumulate(nearest - place) + place).astype(np.int64)
 

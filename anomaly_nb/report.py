@@ -22,7 +22,7 @@ from .core import Described, render_page
 # %% ../nbs/05b_report.ipynb #e205a83f
 @dataclass(frozen=True, repr=False)
 class Chapter(Described):
-    "What one system contributes to the report."
+    "Holds what one system contributes to the report."
 
     title: str
     lead: str  # what the system is for and what was done, in two or three sentences

@@ -117,7 +117,7 @@ def with_length(
 def check_source(
     source: Any,  # what a caller gives
 ) -> Source:  # see `with_length`
-    "What can be cut into chunks and has an order. Raises `DataError` for anything else."
+    "Check that a source can be cut into chunks and has an order. Raises `DataError` for anything else."
     unordered = isinstance(source, set | frozenset | Mapping)
     if unordered or isinstance(source, str | bytes | bytearray) or getattr(source, "shape", None) == ():
         raise DataError(f"The source is a {type(source).__name__}, one item or without an order. Put it into a list.")

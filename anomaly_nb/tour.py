@@ -13,25 +13,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from markupsafe import Markup
-from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, Any
 
 from .commands import command
 from .core import atomic_path, folder_lock, log_level, render_page, when_interrupted
-from .report import chapter_html, figure_html
-from .store import Results
+
+if TYPE_CHECKING:  # a command's help has no use for them
+    from tqdm import tqdm
 
 # %% ../nbs/09_tour.ipynb #413068c9
 def idea_figure(
     narrow: bool = False,  # one panel below the other, for a phone
-) -> Figure:
+) -> Any:  # a figure of Matplotlib
     "Draw data, their spectrum with what is usual in it, and what cannot be explained."
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import pandas as pd
+
     from anomaly_nb.srcnn import SpectralResidual, average_filter, load_kpi
 
     first, second = load_kpi()[1].halves()
@@ -96,12 +94,18 @@ def anomaly_nb_tour(
     quick: bool = False,  # Fewer curves and shorter training
 ) -> None:
     "Run every system on the bundled data and write OUT/index.html. Example: anomaly_nb_tour --out tour --quick"
+    from markupsafe import Markup
+    from tqdm.auto import tqdm
+
+    from anomaly_nb.report import chapter_html, figure_html
+    from anomaly_nb.store import Results
+
     out, kept, systems = Path(out), Path(out) / "chapters", chapters()
     shares, made = {name: system.SHARE for name, system in systems.items()}, list[dict[str, Any]]()
     note = f"Finished chapters are kept in {kept}; the same command goes on from there."
     with folder_lock(out), log_level("anomaly_nb.training", "anomaly_nb.dcgan"), when_interrupted(note):
         results = Results(kept, {"quick": quick}, restart=True)
-        missing = results.missing(systems)
+        missing = results.missing(list(systems))
         done, total = sum(shares[name] for name in systems if name not in missing), sum(shares.values())
         with tqdm(total=total, initial=done, bar_format=BAR, disable=None) as bar, _ticking(bar):
             for number, (name, system) in enumerate(systems.items(), 1):

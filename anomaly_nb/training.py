@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'Loss', 'EpochSampler', 'SeedEachStep', 'History', 'EveryEpochs', 'save_checkpoint', 'LastCheckpoint',
-           'read_weights', 'NetworkModule', 'train_module', 'train', 'device_options', 'write_weights', 'fit_weights']
+           'read_weights', 'write_weights', 'fit_weights', 'NetworkModule', 'device_options', 'train_module', 'train']
 
 # %% ../nbs/03_training.ipynb #e52eb0a3
 import io
@@ -34,6 +34,8 @@ from anomaly_nb.core import (
     folder_lock,
     generator,
     log_level,
+    reading,
+    sync_files,
 )
 from .fingerprints import describe_code
 from .processes import SharedStatistics, place_of_process
@@ -130,7 +132,9 @@ def save_checkpoint(
     try:
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
+            sync_files(part)
             os.replace(part, path)
+            sync_files(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise DataError(f"{path}: not written ({error.strerror or error}). Free some space.") from error
@@ -170,6 +174,30 @@ def read_weights(
         what = f"not a readable checkpoint, damaged or unsafe ({type(error).__name__})"
         raise DataError(f"{path}: {what}. Copy it again, or delete it and train again.") from error
 
+# %% ../nbs/03_training.ipynb #a08b3ac3
+def write_weights(
+    network: nn.Module,  # on any device
+    path: Path | str,  # read back by `read_weights` and by `torch.load`
+) -> None:
+    "Keep a network's `state_dict`. Raises `DataError` when it cannot be written."
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def fit_weights(
+    network: nn.Module,  # gets the weights
+    state: Any,  # tensors by name
+    source: Path | str,  # where they came from, for the message
+) -> None:
+    "Put weights into a network. Raises `DataError` when names or shapes differ."
+    try:
+        network.load_state_dict(state)
+    except Exception as error:  # whatever stands where tensors should be
+        first = str(error).strip().splitlines()[-1].strip()
+        raise DataError(f"{source}: its weights do not fit this {type(network).__name__}. {first}") from error
+
 # %% ../nbs/03_training.ipynb #44a3037a
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -208,6 +236,30 @@ class NetworkModule(L.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+# %% ../nbs/03_training.ipynb #cc78c9d1
+def device_options(
+    device: str,  # "auto", "cpu", "cuda", "cuda:1", "mps"
+    devices: int = 1,  # processes on each machine
+    nodes: int = 1,  # machines
+    strategy: str = "auto",  # Lightning's, for example ddp
+) -> dict[str, Any]:  # options for `train`
+    "Return Lightning's options for a processor named in PyTorch's way. Raises `DataError` for one that is not there."
+    kind, colon, number = device.partition(":")
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in there or (colon and (kind != "cuda" or not number.isdecimal())):
+        raise DataError(f"device is {device!r}; expected one of auto, cpu, cuda, cuda:0, mps.")
+    if not there[kind]:
+        raise DataError(f"There is no {device} on this machine. Use auto or cpu.")
+    if devices < 1 or nodes < 1 or (number and devices * nodes > 1):
+        raise DataError(f"{devices} devices on {nodes} nodes with the device {device!r}: expected 1 or more of each.")
+    if nodes > 1 and not {"MASTER_ADDR", "SLURM_NTASKS"} & set(os.environ):
+        how = "On each set MASTER_ADDR and MASTER_PORT to a free port of the first, and NODE_RANK to 0, 1 and so on"
+        raise DataError(f"{nodes} machines have to find each other. {how}, or start them by torchrun or Slurm.")
+    several = {"devices": devices, "num_nodes": nodes, "strategy": strategy} if devices * nodes > 1 else {}
+    if kind != "cuda":
+        return {"accelerator": kind, **several}
+    return {"accelerator": "cuda", "devices": [int(number)] if number else 1, **several}
+
 # %% ../nbs/03_training.ipynb #cbe1aba4
 def _generators_kept() -> AbstractContextManager[None]:
     "Put PyTorch's generators back afterwards; a card that is not in use yet has none."
@@ -239,6 +291,10 @@ def _claimed(
     with folder_lock(folder, processes):
         if Results(folder, key, restart=restart, readonly=not first).restarted and first:
             last.unlink(missing_ok=True)
+        if last.exists():  # Lightning would say in its own words that it is damaged
+            state = read_weights(last)
+            with reading(last, "Delete the folder and train again."):
+                len(state["callbacks"]["History"]["rows"])
         yield last if last.exists() else None
 
 # %% ../nbs/03_training.ipynb #dbff6cc0
@@ -347,51 +403,3 @@ def train(
     parts = {"loss": loss, "optimizer": optimizer, "schedule": schedule}
     options["run"] = {f"code of {name}": describe_code(part) for name, part in parts.items() if part} | dict(run or {})
     return train_module(NetworkModule(network, loss, optimizer, schedule, summed), dataset, **options)
-
-# %% ../nbs/03_training.ipynb #cc78c9d1
-def device_options(
-    device: str,  # "auto", "cpu", "cuda", "cuda:1", "mps"
-    devices: int = 1,  # processes on each machine
-    nodes: int = 1,  # machines
-    strategy: str = "auto",  # Lightning's, for example ddp
-) -> dict[str, Any]:  # options for `train`
-    "Return Lightning's options for a processor named in PyTorch's way. Raises `DataError` for one that is not there."
-    kind, colon, number = device.partition(":")
-    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in there or (colon and (kind != "cuda" or not number.isdecimal())):
-        raise DataError(f"device is {device!r}; expected one of auto, cpu, cuda, cuda:0, mps.")
-    if not there[kind]:
-        raise DataError(f"There is no {device} on this machine. Use auto or cpu.")
-    if devices < 1 or nodes < 1 or (number and devices * nodes > 1):
-        raise DataError(f"{devices} devices on {nodes} nodes with the device {device!r}: expected 1 or more of each.")
-    if nodes > 1 and not {"MASTER_ADDR", "SLURM_NTASKS"} & set(os.environ):
-        how = "On each set MASTER_ADDR and MASTER_PORT to a free port of the first, and NODE_RANK to 0, 1 and so on"
-        raise DataError(f"{nodes} machines have to find each other. {how}, or start them by torchrun or Slurm.")
-    several = {"devices": devices, "num_nodes": nodes, "strategy": strategy} if devices * nodes > 1 else {}
-    if kind != "cuda":
-        return {"accelerator": kind, **several}
-    return {"accelerator": "cuda", "devices": [int(number)] if number else 1, **several}
-
-# %% ../nbs/03_training.ipynb #a08b3ac3
-def write_weights(
-    network: nn.Module,  # on any device
-    path: Path | str,  # read back by `read_weights` and by `torch.load`
-) -> None:
-    "Keep a network's `state_dict`. Raises `DataError` when it cannot be written."
-    buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-
-
-def fit_weights(
-    network: nn.Module,  # gets the weights
-    state: Any,  # tensors by name
-    source: Path | str,  # where they came from, for the message
-) -> None:
-    "Put weights into a network. Raises `DataError` when names or shapes differ."
-    try:
-        network.load_state_dict(state)
-    except Exception as error:  # whatever stands where tensors should be
-        first = str(error).strip().splitlines()[-1].strip()
-        raise DataError(f"{source}: its weights do not fit this {type(network).__name__}. {first}") from error

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from anomaly_nb.dcase.data import DCASEFolder
 from anomaly_nb.dcase.detector import METHODS, SoundDetector, evaluate_detector
-from anomaly_nb.dcase.machines import MACHINE_TYPES, synthesize_machines
+from anomaly_nb.dcase.machines import synthesize_machines
+from anomaly_nb.dcase.sources import MACHINE_TYPES
 from anomaly_nb.dcase.vqvae import train_vqvae
 
 RESULTS = Path(__file__).parent / "results"

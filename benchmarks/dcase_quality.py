@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from anomaly_nb.audio import HTK
 from anomaly_nb.dcase.alignment import Aligner, Cycle, Events, Intervals, Unaligned, folded
 from anomaly_nb.dcase.detector import NormalSound, SoundDetector
-from anomaly_nb.dcase.machines import FAULTS, MACHINE_TYPES, Rendering, render_clip, synthesize_machines
+from anomaly_nb.dcase.machines import Rendering, render_clip, synthesize_machines
+from anomaly_nb.dcase.sources import FAULTS, MACHINE_TYPES
 from anomaly_nb.dcase.statistics import Comparison, Moments, compare
 from anomaly_nb.metrics import average_precision, roc_auc
 
@@ -102,7 +103,7 @@ class Machine:
     def single_clips(self, clips: list[Rendering], pictures: list[np.ndarray], plain: np.ndarray) -> dict[str, float]:
         rows = [
             {
-                "clip_ap": average_precision(clip.mask.ravel(), self.sound.strange(picture).ravel()),
+                "clip_ap": average_precision(clip.mask.ravel(), self.sound.deviation(picture).ravel()),
                 "clip_chance": float(clip.mask.mean()),
                 "clip_ap_of_mean_truth": average_precision(clip.mask.ravel(), plain.ravel()),
             }

@@ -15,11 +15,11 @@ import torch
 from fastcore.script import call_parse
 
 from anomaly_nb.core import DataError
-from anomaly_nb.dcgan.commands import training_quality
 from anomaly_nb.dcgan.config import load_config
 from anomaly_nb.dcgan.engines import write_engines
+from anomaly_nb.dcgan.jobs import training_quality
+from anomaly_nb.dcgan.run import train_dcgan
 from anomaly_nb.dcgan.spectrograms import SpectrogramFormat, prepare_folder
-from anomaly_nb.dcgan.training import train_dcgan
 
 RESULTS = Path(__file__).parent / "results"
 LITTLE = {"augmentation": True, "spectral_norm": True, "upsample": "nearest", "ema": 0.99, "precision": "bf16"}

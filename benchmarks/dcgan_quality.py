@@ -25,6 +25,7 @@ from anomaly_nb.dcgan.config import load_config
 from anomaly_nb.dcgan.embedding import embed_sounds
 from anomaly_nb.dcgan.engines import TEST_EXHAUSTS, write_engines
 from anomaly_nb.dcgan.quality import diversity, kernel_distance, memorisation
+from anomaly_nb.dcgan.run import train_dcgan
 from anomaly_nb.dcgan.spectrograms import (
     SpectrogramDataset,
     SpectrogramFormat,
@@ -34,7 +35,7 @@ from anomaly_nb.dcgan.spectrograms import (
     spectral_convergence,
     spectrogram_to_audio,
 )
-from anomaly_nb.dcgan.training import build_networks, load_networks, train_dcgan
+from anomaly_nb.dcgan.training import build_networks, load_networks
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES: dict[str, dict[str, Any]] = {

@@ -59,29 +59,29 @@ def invert() -> list[dict[str, object]]:
 
 def step_seconds(fast: bool, steps: int = 2) -> float:
     "CPU seconds of a step of discriminator and generator."
-    painter, judge = build_networks(load_config("config", channels_last=fast))
+    generator, discriminator = build_networks(load_config("config", channels_last=fast))
     order = torch.channels_last if fast else torch.contiguous_format
-    painter, judge = painter.to(memory_format=order), judge.to(memory_format=order)
-    optimizers = [torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999)) for network in (painter, judge)]
+    generator, discriminator = generator.to(memory_format=order), discriminator.to(memory_format=order)
+    optimizers = [torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999)) for network in (generator, discriminator)]
     real = torch.rand(64, 1, 128, 128) * 2 - 1
     found = []
     for _ in range(steps + 1):
         begun = time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            fake = painter(torch.randn(64, 100, 1, 1))
-            on_real, on_fake = judge.logits(real), judge.logits(fake.detach())
+            fake = generator(torch.randn(64, 100, 1, 1))
+            on_real, on_fake = discriminator.logits(real), discriminator.logits(fake.detach())
             loss = cross_entropy(on_real, torch.ones_like(on_real)) + cross_entropy(on_fake, torch.zeros_like(on_fake))
         optimizers[1].zero_grad()
         loss.backward()
         optimizers[1].step()
-        judge.requires_grad_(not fast)  # as in training: the judge's weights need no gradient now
+        discriminator.requires_grad_(not fast)  # as in training: the discriminator's weights need no gradient now
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            on_fake = judge.logits(fake)
+            on_fake = discriminator.logits(fake)
             loss = cross_entropy(on_fake, torch.ones_like(on_fake))
         optimizers[0].zero_grad()
         loss.backward()
         optimizers[0].step()
-        judge.requires_grad_(True)
+        discriminator.requires_grad_(True)
         found.append(time.process_time() - begun)
     return min(found[1:])
 

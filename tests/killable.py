@@ -24,7 +24,7 @@ def run(folder: str, label: str, arguments: list[str]) -> None:
     sys.argv = [name, *arguments]
     place = "tour" if name == "anomaly_nb_tour" else f"{name.partition('_')[0]}.commands"
     script = Path(f".{name}.py")
-    script.write_text(f"from anomaly_nb.{place} import {name}\n\n{name}()\n")
+    script.write_text(f"from anomaly_nb.{place} import {name}\n\n{name}.main()\n")
     try:
         run_path(str(script), run_name="__main__")
     finally:
@@ -118,7 +118,7 @@ COMMANDS = {
         curves,
         "datasets/mine/test --out found --chunk_size 1",
         "found",
-        ("found/*.parquet", "found/*.csv", "found/*.jsonl"),
+        ("found/*.csv", "found/*.jsonl"),
     ),
     "spectra_train": Long(nothing, "--simulate 80 --epochs 3 --components 6 --out model", "model", ("model/*.*",)),
     "spectra_detect": Long(
@@ -140,7 +140,7 @@ COMMANDS = {
     ),
     "fmnist_evaluate": Long(image_detector, "model --subset", "", ("model/evaluation.csv",)),
     "fmnist_grid": Long(
-        grid, "--grid grid.toml --folder cells --subset", "cells", ("cells/*.csv", "cells/*/*.safetensors")
+        grid, "--grid grid.toml --folder cells --subset", "cells", ("cells/*.csv", "cells/*.npz")
     ),
     "dcgan_npy_to_images": Long(samples, "samples.npy --output images --overwrite", "", ("images/**/*.*",)),
     "dcase_check": Long(machines, "data --out problems.csv", "", ("problems.csv",)),

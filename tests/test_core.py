@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomaly_nb.artefacts import load_facts, load_state, save_state
+from anomaly_nb.artefacts import load_state, save_state
 from anomaly_nb.commands import command_line
 from anomaly_nb.core import (
     DataError,
@@ -151,7 +151,7 @@ def test_a_state_without_its_digest_is_refused(tmp_path):
     content = json.loads((tmp_path / "detector.json").read_text())
     del content["sha256"]
     (tmp_path / "detector.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="detector.json differs from what was written"):
+    with pytest.raises(DataError, match=r"detector\.json differs from what was written"):
         load_state(tmp_path)
 
 

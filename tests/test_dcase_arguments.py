@@ -58,9 +58,9 @@ def test_detectors_with_nothing_to_compare_with(files, name, value):
 def test_maps_of_single_clips_need_normal_ones():
     picture = np.zeros((128, 20), np.float32)
     with pytest.raises(DataError, match="0 normal clips"):
-        NormalSound().strange(picture)
+        NormalSound().deviation(picture)
     with pytest.raises(DataError, match="0 neighbours"):
-        NormalSound().add(picture[None]).strange(picture, neighbours=0)
+        NormalSound().add(picture[None]).deviation(picture, neighbours=0)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.01, 0.39, float("nan"), float("inf")])

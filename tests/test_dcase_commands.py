@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import on_two_machines, rank_by_hand, rank_by_slurm
 
-from anomaly_nb.dcase import Rebuilder, checkpoint_path, machines, train_vqvae, vqvae
+from anomaly_nb.core import DataError
+from anomaly_nb.dcase import Rebuilder, checkpoint_path, machines, study, train_vqvae, vqvae
 from anomaly_nb.dcase.commands import dcase_check, dcase_study, dcase_synthesize, dcase_train_vqvae
 from anomaly_nb.training import read_weights
 
@@ -21,7 +22,7 @@ def script(folder, command, *arguments):
     "How a command is called, by a file like the one that an installation makes."
     path = folder / "bin" / command
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"import sys\nfrom anomaly_nb.dcase.commands import {command}\nsys.exit({command}())\n")
+    path.write_text(f"import sys\nfrom anomaly_nb.dcase.commands import {command}\nsys.exit({command}.main())\n")
     return [sys.executable, "-W", "ignore", path, *map(str, arguments)]
 
 
@@ -132,6 +133,38 @@ def test_a_killed_call_leaves_no_untrue_row(tmp_path, monkeypatch):
     assert len(pd.read_csv(tmp_path / "manifest.csv")) == 8
 
 
+def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
+    small = {"types": "fan", "machines": 1, "train": 3, "normal": 2, "anomaly": 2, "seconds": 1}
+    dcase_synthesize(tmp_path / "whole", **small)
+    render, rendered = machines.render_clip, []
+
+    def stops(*place):
+        if len(rendered) == 5:
+            sys.exit("killed")
+        rendered.append(place)
+        return render(*place)
+
+    monkeypatch.setattr(machines, "render_clip", stops)
+    with pytest.raises(SystemExit, match="killed"):
+        dcase_synthesize(tmp_path / "parts", **small)
+    monkeypatch.setattr(machines, "render_clip", lambda *place: (rendered.append(place), render(*place))[1])
+    with pytest.raises(SystemExit, match=r"holds results of another job .severity: 12\.0 -> 3"):
+        dcase_synthesize(tmp_path / "parts", **small, severity=3)
+    (tmp_path / "parts/fan/train/normal_id_00_00000001.wav").write_bytes(b"damaged since")
+    dcase_synthesize(tmp_path / "parts", **small)
+    assert len(rendered) == 5 + 3
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes(), path
+    assert not (tmp_path / "parts/fan/unfinished").exists()
+    monkeypatch.setattr(machines, "render_clip", stops)
+    rendered.clear()
+    with pytest.raises(SystemExit, match="killed"):
+        dcase_synthesize(tmp_path / "parts", **small)
+    monkeypatch.undo()
+    dcase_synthesize(tmp_path / "parts", **small, severity=3, restart=True)
+    assert pd.read_csv(tmp_path / "parts/manifest.csv")["severity"].max() == 3
+
+
 def test_networks_are_found_in_both_places(project, tmp_path, monkeypatch, caplog):
     trained = train_vqvae(project / "data", "fan", project / "one", epochs=1, accelerator="cpu", progress=False)
     monkeypatch.chdir(tmp_path)
@@ -145,6 +178,24 @@ def test_networks_are_found_in_both_places(project, tmp_path, monkeypatch, caplo
         shutil.copy(trained, place)
         dcase_study(str(project / "data"), out=tmp_path / "results")
         assert read[-1] == place and (tmp_path / "results/residuals/study.html").exists()
+
+
+def test_a_machine_that_fails_is_listed_and_costs_the_status(project, tmp_path, monkeypatch, caplog):
+    read = study.MachineReader.study
+
+    def fails(reader, *names):
+        if names[1] == "id_02":
+            raise DataError("The drive was unplugged.")
+        return read(reader, *names)
+
+    small = {"types": "pump", "machines": 2, "train": 3, "normal": 2, "anomaly": 2, "seconds": 2}
+    dcase_synthesize(tmp_path / "data", **small)
+    monkeypatch.setattr(study.MachineReader, "study", fails)
+    with caplog.at_level(logging.INFO):
+        assert dcase_study(str(tmp_path / "data"), out=tmp_path / "out") == 1
+    assert "1 of 2 machines could not be judged" in caplog.text and "pump id_02: The drive" in caplog.text
+    monkeypatch.undo()
+    assert dcase_study(str(tmp_path / "data"), types="", out=tmp_path / "out", scheduler="") == 0
 
 
 def test_mistakes_are_sentences(project):

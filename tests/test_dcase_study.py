@@ -1,12 +1,12 @@
 """The study, masks and detectors on synthetic machines, from the outside."""
 
-import copy
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,12 +34,13 @@ from anomaly_nb.dcase import (
     spectrogram_batches,
     synthesize_machines,
 )
-from anomaly_nb.dcase import study as study_module
+from anomaly_nb.dcase import groups as groups_module
 from anomaly_nb.dcase.alignment import Intervals
 from anomaly_nb.dcase.detector import METHODS
-from anomaly_nb.dcase.study import FinishedMachines, MachineReader
+from anomaly_nb.dcase.machine_result import MachineResult
+from anomaly_nb.dcase.study import MachineReader, study_machines
 from anomaly_nb.dcase.vqvae import train_vqvae
-from anomaly_nb.scale import encode
+from anomaly_nb.store import Results
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +100,19 @@ def counted(monkeypatch):
     return read
 
 
+def finished_machines(out):
+    "The lines of whole machines, behind the key of an unfinished study."
+    manifest = out / "unfinished/manifest.jsonl"
+    return max(manifest.read_text().count("\n") - 1, 0) if manifest.exists() else 0
+
+
 def test_a_killed_study_goes_on(root, report, tmp_path, monkeypatch):
     script = f"from anomaly_nb.dcase import SpectrogramStudy; SpectrogramStudy({str(root)!r}).run({str(tmp_path)!r})"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
-        while not list(tmp_path.glob("unfinished/*.npz")) and process.poll() is None:
+        while not finished_machines(tmp_path) and process.poll() is None:
             time.sleep(0.01)
         process.kill()
-    finished = len(list(tmp_path.glob("unfinished/*.npz")))
+    finished = finished_machines(tmp_path)
     assert 0 < finished < 4 and not (tmp_path / "study.html").exists()
     read = counted(monkeypatch)
     again = SpectrogramStudy(root).run(tmp_path)
@@ -129,27 +136,63 @@ def test_a_machine_that_fails_is_named_and_tried_again(tmp_path, monkeypatch):
         first = SpectrogramStudy(tmp_path).run(tmp_path / "out")
     assert [machine.machine_id for machine in first.machines] == ["id_00"]
     assert first.notes == ["fan id_02 could not be studied: The drive was unplugged."]
+    assert first.failed == {"fan id_02": "The drive was unplugged."}
     assert first.notes[0] in (tmp_path / "out/study.html").read_text()
     read = counted(monkeypatch)
     assert len(SpectrogramStudy(tmp_path).run(tmp_path / "out").machines) == 2
     assert read == [("fan", "id_02")]
 
 
-def test_kept_machines_belong_to_their_clips_and_settings(tmp_path):
+def test_kept_machines_belong_to_their_clips_and_settings(tmp_path, monkeypatch):
     synthesize_machines(tmp_path, ["fan"], 1, 3, 2, 2, seconds=2)
-    kept = FinishedMachines(tmp_path / "kept", SpectrogramStudy(tmp_path).work)
-    assert kept.read("fan", "id_00") is None
-    kept.write("fan", "id_00", encode(kept.work.arrays([("fan", "id_00")]))[2])
-    assert kept.read("fan", "id_00").sentence() == kept.work.study("fan", "id_00").sentence()
-    other = SpectrogramStudy(tmp_path, align={"fan": "cycle"}).work
-    assert FinishedMachines(kept.folder, other).path("fan", "id_00") != kept.path("fan", "id_00")
-    whole = kept.path("fan", "id_00").read_bytes()
-    kept.path("fan", "id_00").write_bytes(whole[: len(whole) // 2])
-    assert kept.read("fan", "id_00") is None
-    kept.write("fan", "id_00", whole)
-    clip = next((tmp_path / "fan/test").glob("anomaly*"))
-    os.utime(clip, (0, 0))
-    assert kept.read("fan", "id_00") is None
+    reader, fan = SpectrogramStudy(tmp_path).reader, [("fan", "id_00")]
+
+    def kept():
+        return Results(tmp_path / "kept", reader.key())
+
+    (first,), failed = study_machines(reader, fan, kept())
+    read = counted(monkeypatch)
+    (again,), _ = study_machines(reader, fan, kept())
+    assert not failed and not read and again.sentence() == first.sentence()
+    other = SpectrogramStudy(tmp_path, align={"fan": "cycle"}).reader
+    with pytest.raises(DataError, match=r"another job \(align fan: .*restart"):
+        Results(tmp_path / "kept", other.key())
+    file = tmp_path / "kept/fan_id_00.npz"
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-9] + bytes(9)):
+        file.write_bytes(damaged)
+        assert study_machines(reader, fan, kept())[0][0].sentence() == first.sentence()
+    assert len(read) == 2
+    os.utime(next((tmp_path / "fan/test").glob("anomaly*")), (0, 0))
+    study_machines(reader, fan, kept())
+    assert len(read) == 3
+
+
+def test_other_settings_are_refused_and_begun_anew(tmp_path, monkeypatch):
+    synthesize_machines(tmp_path, ["fan"], 2, 3, 2, 2, seconds=2)
+    study = MachineReader.study
+
+    def fails(reader, *names):
+        if names[1] == "id_02":
+            raise DataError("The drive was unplugged.")
+        return study(reader, *names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MachineReader, "study", fails)
+        SpectrogramStudy(tmp_path).run(tmp_path / "out")
+    other = SpectrogramStudy(tmp_path, align={"fan": "cycle"})
+    with pytest.raises(DataError, match="holds results of another job"):
+        other.run(tmp_path / "out")
+    assert len(other.run(tmp_path / "out", restart=True).machines) == 2
+    assert not (tmp_path / "out/unfinished").exists()
+
+
+def test_results_read_back_from_arrays(report):
+    for machine in report.machines:
+        again = MachineResult.from_arrays(machine.to_arrays())
+        assert str(again.row()) == str(machine.row()) and again.sentence() == machine.sentence()
+        assert np.array_equal(again.found.shrunken, machine.found.shrunken)
+        assert again.aligner.width == machine.aligner.width and type(again.aligner) is type(machine.aligner)
 
 
 def test_no_machine_could_be_studied(tmp_path):
@@ -226,7 +269,7 @@ def test_exact_p_of_the_top_band(root, report, monkeypatch):
         top = int(profile["change"].abs().argmax())
         assert (row["band_p"], row["all_bands_p"]) == (alone[top], together[top])
         assert f"exact p = {alone[top]:.3f}, as one of all bands {together[top]:.3f}" in machine.sentence()
-    monkeypatch.setattr(study_module, "EXACT", 900)  # there are 924 relabellings
+    monkeypatch.setattr(groups_module, "EXACT", 900)  # there are 924 relabellings
     machine = SpectrogramStudy(root, ["fan"]).run().machines[0]
     assert np.isnan(machine.row()["band_p"]) and "exact p" not in machine.sentence()
 
@@ -261,8 +304,7 @@ def test_clicks_and_pauses_of_a_valve_are_told(tmp_path):
 )
 def test_time_is_judged_beside_normal_clips(report, normal, broken, said):
     machine = next(machine for machine in report.machines if machine.machine_type == "fan")
-    other = copy.copy(machine)
-    other.time_p = normal, broken
+    other = replace(machine, time_p=(normal, broken))
     assert f"The time within the clip {said}" in other.sentence()
 
 
@@ -384,8 +426,8 @@ def test_maps_of_single_clips_are_not_constant(root):
     for _, batch in spectrogram_batches(clips.select("fan", "train", "id_00"), 64_000):
         normal.add(batch)
     for _, batch in spectrogram_batches(clips.select("fan", "test", "id_00")[:2], 64_000):
-        strange = normal.strange(batch[0])
-        assert strange.shape == (128, 126) and strange.min() >= 0 and strange.std() > 0
+        deviation = normal.deviation(batch[0])
+        assert deviation.shape == (128, 126) and deviation.min() >= 0 and deviation.std() > 0
 
 
 def test_synthesis_is_reproducible_clip_by_clip(root, tmp_path):

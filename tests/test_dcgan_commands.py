@@ -20,13 +20,15 @@ from anomaly_nb.dcgan import (
     SpectrogramFormat,
     audio_to_spectrograms,
     commands,
+    jobs,
     load_config,
 )
 from anomaly_nb.dcgan.analytics import read_run
-from anomaly_nb.dcgan.commands import generate, run_training, training_quality
+from anomaly_nb.dcgan.jobs import generate, run_training, training_quality
+from anomaly_nb.dcgan.run import load_dataset
 from anomaly_nb.dcgan.samples import npy_to_images
 from anomaly_nb.dcgan.spectrograms import METADATA, SpectrogramDataset, prepare_folder
-from anomaly_nb.dcgan.training import AdversarialModule, load_dataset, write_checkpoint
+from anomaly_nb.dcgan.training import AdversarialModule, write_checkpoint
 
 NAMES = ["dcgan_prepare", "dcgan_train", "dcgan_generate", "dcgan_npy_to_images"]
 TINY = {"features_g": 4, "features_d": 4, "image_size": 64, "batch_size": 8, "device": "cpu"}
@@ -45,7 +47,7 @@ def typed(monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", line.split())
         try:
-            getattr(commands, line.split()[0])()
+            getattr(commands, line.split()[0]).main()
         except SystemExit as end:
             return end.code
         return None
@@ -68,21 +70,21 @@ def test_commands_load_what_is_heavy_only_when_they_run():
 def test_the_help_names_the_command_and_no_empty_default(typed, capsys, name):
     assert typed(f"{name} --help") == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"usage: {name} ") and "(default: )" not in shown and "None" not in shown
+    assert shown.startswith(f"Usage: {name} ") and "[default: ]" not in shown and "None" not in shown
 
 
-def test_the_help_tells_of_channels_and_devices_and_short_options(typed, capsys):
+def test_the_help_tells_of_channels_and_devices_and_choices(typed, capsys):
     for name in NAMES:
         typed(f"{name} --help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "of several channels the first is taken" in shown and "--devices DEVICES Processors of each machine" in shown
-    assert "-o OUTPUT, --output OUTPUT" in shown and "[input ...]" in shown
+    assert "of several channels the first is taken" in shown and "--devices INTEGER Processors of each machine" in shown
+    assert "[INPUT]..." in shown and "[png|jpg|jpeg|bmp|tiff]" in shown
 
 
 def test_the_configuration_of_a_file_is_shown(typed, capsys, tmp_path):
     (tmp_path / "mine.json").write_text('{"training": {"epochs": 33}}')
     for words, epochs in (("mine.json show", 33), ("show mine.json --epochs 7", 7), ("show", 200)):
-        assert typed(f"dcgan_train --config {words}") is None
+        assert typed(f"dcgan_train --config {words}") == 0
         assert json.loads(capsys.readouterr().out)["training"]["epochs"] == epochs
     assert "give one configuration" in typed("dcgan_train --config config mine.json")
     assert "give one configuration" in typed("dcgan_train --config show help")
@@ -92,7 +94,6 @@ def test_the_configuration_of_a_file_is_shown(typed, capsys, tmp_path):
     ("line", "sentence"),
     [
         ("dcgan_prepare {0}/recordings --image-size 3", "error: image_size is 3; expected 8 to 1024."),
-        ("dcgan_prepare {0}/recordings --representation cepstrum", "error: representation is 'cepstrum'; expected hyb"),
         ("dcgan_prepare {0}/recordings --n-fft 8", "error: n_fft is 8; expected 32 to 65536."),
         ("dcgan_prepare {0}/recordings --overlap 1", "error: overlap is 1.0; it must be"),
         ("dcgan_train --dataset {0}/dataset --seed -1", "error: training.seed is -1"),
@@ -112,18 +113,35 @@ def test_refusals_use_the_names_of_the_options(typed, tmp_path, engines, line, s
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in (".lock", "training.log")]
 
 
+@pytest.mark.parametrize("line", ["dcgan_prepare . --representation cepstrum", "dcgan_train --device abacus"])
+def test_choices_are_checked_by_the_parser(typed, capsys, line):
+    assert typed(line) == 2
+    assert f"'{line.split()[-1]}' is not one of" in capsys.readouterr().err
+
+
+def test_a_folder_of_samples_is_converted_past_a_damaged_one(typed, tmp_path, caplog):
+    (tmp_path / "samples").mkdir()
+    for name in "ac":
+        np.save(tmp_path / f"samples/{name}.npy", np.zeros((2, 1, 4, 4), np.float32))
+    (tmp_path / "samples/b.npy").write_bytes(b"nothing")
+    assert typed("dcgan_npy_to_images --batch_convert samples --mode grid --output there") == 1
+    assert sorted(path.name for path in (tmp_path / "there").glob("[!.]*")) == ["a_grid.png", "c_grid.png"]
+    assert "1 of 3 files could not be judged" in caplog.text and "samples/b.npy" in caplog.text
+    assert "error" in typed("dcgan_npy_to_images samples/b.npy")
+
+
 def test_images_of_one_file_and_of_no_two(typed, tmp_path):
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", np.zeros((2, 1, 4, 4), np.float32))
-    assert typed("dcgan_npy_to_images a.npy --mode grid -o there") is None
+    assert typed("dcgan_npy_to_images a.npy --mode grid --output there") == 0
     assert [path.name for path in (tmp_path / "there").glob("[!.]*")] == ["a_grid.png"]
-    assert typed("dcgan_npy_to_images -o there --overwrite a.npy --mode=grid") is None
+    assert typed("dcgan_npy_to_images --output there --overwrite a.npy --mode=grid") == 0
     for words in ("a.npy b.npy", "", "a.npy --batch-convert ."):
         assert "Give one .npy file, or a folder" in typed(f"dcgan_npy_to_images {words}")
 
 
 def test_pictures_of_another_size_or_representation_are_refused(typed, engines):
-    assert typed(f"dcgan_prepare {engines}/recordings") is None
+    assert typed(f"dcgan_prepare {engines}/recordings") == 0
     told = typed("dcgan_train --config config_test --device cpu")
     assert told.startswith("error: dataset: the pictures were prepared with image_size 128, model.image_size is 64.")
     folder = Path("few_columns")
@@ -138,7 +156,7 @@ def test_pictures_of_another_size_or_representation_are_refused(typed, engines):
 
 
 def test_folders_of_other_names(engines, tmp_path):
-    names = {"metrics_dir": "numbers", "samples_dir": "paintings", "models_dir": "networks"}
+    names = {"metrics_dir": "numbers", "samples_dir": "pictures", "models_dir": "networks"}
     config = load_config("config_test", base_path=str(engines / "dataset"), epochs=1, **TINY)
     config = config.with_values(output={"base_output_dir": str(tmp_path / "run"), **names})
     summary = run_training(config.with_values(advanced_metrics={"enabled": False}))
@@ -150,7 +168,7 @@ def test_folders_of_other_names(engines, tmp_path):
     assert (tmp_path / "run/networks/best_model.tar").is_file()
     row = pd.read_csv(tmp_path / "run/numbers/checkpoint_metrics.csv").iloc[0]
     assert (row["image_sample_paths"], row["checkpoint_file_path"]) == (
-        "paintings/epoch_001.npy",
+        "pictures/epoch_001.npy",
         "networks/best_model.tar",
     )
 
@@ -163,7 +181,7 @@ def test_a_job_that_trains_alone_locks_and_logs_whatever_its_rank(typed, tmp_pat
         assert "another run works here" in typed(f"{line} --features-g 4 --features-d 4")
     config = load_config("config_test", output_dir=str(tmp_path / "out"))
     for first, level in ((True, config.logging.log_level), (False, "ERROR")):
-        commands._logged(config, first)
+        jobs.write_log(config, first)
         assert logging.getLogger().level == getattr(logging, level)
     assert (tmp_path / "out/logs/training.log").is_file()
 
@@ -175,7 +193,7 @@ def test_a_run_that_had_ended_keeps_what_was_seen_of_the_machine(engines, tmp_pa
     seen = (tmp_path / "resource_monitoring.json").read_bytes()
     run_training(config, figures=False)
     assert (tmp_path / "resource_monitoring.json").read_bytes() == seen
-    run_training(config.with_values(epochs=2), figures=False)
+    run_training(config.with_values(epochs=2), figures=False, restart=True)
     assert (tmp_path / "resource_monitoring.json").read_bytes() != seen
 
 
@@ -186,8 +204,8 @@ def test_perceptual_distance_is_named_by_its_network(engines, tmp_path):
 
     torch.jit.script(Colours()).save(str(tmp_path / "colours.pt"))
     config = load_config("config_test", base_path=str(engines / "dataset"), **TINY)
-    judge = training_quality(config.with_values(inception_weights=str(tmp_path / "colours.pt")))
-    row = judge(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
+    measure = training_quality(config.with_values(inception_weights=str(tmp_path / "colours.pt")))
+    row = measure(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
     assert row["embedding"] == "inception" and row["lpips_aisfx_of_pairs"] > 0 and "lpips_of_pairs" not in row
     assert all(type(value) in (float, int, str) for value in row.values())
 
@@ -220,7 +238,7 @@ def test_a_log_line_is_never_lost(tmp_path):
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     for part in (0, 1):
-        commands._logged(config, first=True)
+        jobs.write_log(config, first=True)
         for number in range(1000 * part, 1000 * part + 1000):
             logging.getLogger("anomaly_nb").info("this is the line %d.", number)
         for handler in [handler for handler in root.handlers if handler not in before]:
@@ -235,7 +253,7 @@ def test_a_log_line_is_never_lost(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_says_other_faults(tmp_path, capsys):
-    handler = commands.LogFile(tmp_path / "log")
+    handler = jobs.LogFile(tmp_path / "log")
     handler.setStream(open("/dev/full", "w"))
     record = logging.LogRecord("name", logging.INFO, "file", 1, "line %d", (1,), None)
     handler.emit(record)

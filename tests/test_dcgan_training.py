@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -18,11 +17,12 @@ from conftest import on_two_machines
 from torch.utils.data import DataLoader
 
 from anomaly_nb.core import DataError
-from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, train_dcgan, write_engines
-from anomaly_nb.dcgan.commands import generate, run_training, training_quality
+from anomaly_nb.dcgan import DCGANGenerator, SpectrogramFormat, load_config, train_dcgan, training, write_engines
+from anomaly_nb.dcgan.jobs import generate, run_training, training_quality
 from anomaly_nb.dcgan.quality import frechet_distance, inception_features
+from anomaly_nb.dcgan.run import load_dataset
 from anomaly_nb.dcgan.spectrograms import prepare_folder
-from anomaly_nb.dcgan.training import AdversarialModule, build_networks, load_dataset, load_networks
+from anomaly_nb.dcgan.training import AdversarialModule, IterationRecord, build_networks, load_networks
 
 TINY = {"features_g": 4, "features_d": 4, "image_size": 64, "batch_size": 8, "device": "cpu"}
 LITTLE = {"ema": 0.9, "augmentation": True, "spectral_norm": True, "upsample": "nearest", "discriminator_noise": 0.1}
@@ -96,29 +96,61 @@ def whole(data, tmp_path_factory):
     return folder
 
 
-def test_two_and_two_epochs_are_four_at_default_settings_with_metrics_on(data, tmp_path):
+def interrupted(config, steps, quality=None):
+    "Train until a step in which the user loses patience."
+    asked = iter(range(1, steps + 1))
+
+    def resources():
+        if next(asked) == steps:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        train_dcgan(config, quality=quality, resources=resources)
+    assert "the same call goes on from there" in stop.value.__notes__[0] or steps < 4
+
+
+def test_an_interrupted_run_is_the_same_at_default_settings_with_metrics_on(data, tmp_path):
     "Only names, the device and the number of epochs are chosen, as on a first evening with config_test."
-    common = {"base_path": str(data), "device": "cpu", "features_g": 4, "features_d": 4}
-    for name, parts in (("whole", [4]), ("parts", [2, 4, 4])):
-        for epochs in parts:
-            config = load_config("config_test", output_dir=str(tmp_path / name), epochs=epochs, **common)
+    common = {"base_path": str(data), "device": "cpu", "features_g": 4, "features_d": 4, "epochs": 4}
+    for name, times in (("whole", 1), ("parts", 2)):
+        config = load_config("config_test", output_dir=str(tmp_path / name), **common)
+        if name == "parts":
+            interrupted(config, 8, training_quality(config))
+        for _ in range(times):  # what has ended stays as it is
             summary = run_training(config, figures=False)
-            assert summary["epochs"] == epochs and summary["quality"] > 0
+            assert summary["epochs"] == 4 and summary["quality"] > 0
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
 
 
-def train_together(config, devices, nodes=1):
+MORTAL = """
+import os
+from anomaly_nb.dcgan.analytics import ResourceMonitor
+from anomaly_nb.dcgan.commands import dcgan_train
+row = ResourceMonitor.row
+def deadly(self):
+    if "MORTAL" in os.environ and self.rows == 3:
+        os._exit(0)
+    return row(self)
+ResourceMonitor.row = deadly
+dcgan_train.main()
+"""
+
+
+def train_together(config, devices, nodes=1, killed=False):
     "Train by the command: Lightning starts further processes of a machine with its command line."
     config.save(config.output_folder / "settings.json")
+    script = config.output_folder / "train.py"
+    script.write_text(MORTAL)
     words = ["--config", config.output_folder / "settings.json", "--devices", str(devices), "--nodes", str(nodes)]
-    command = [Path(sys.executable).with_name("dcgan_train"), *words]
+    command = [*(["env", "MORTAL=1"] if killed else []), sys.executable, script, *words]
     if nodes > 1:
         told = "".join(on_two_machines(command, config.output_folder))
     else:
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
         told = done.stderr
-    assert told.count("results are in") == 1
+    assert told.count("results are in") == (0 if killed else 1)
 
 
 def test_two_processes_train_what_one_trains(data, tmp_path):
@@ -127,8 +159,8 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
     for number in (1, 2):
         train_together(settings(data, tmp_path / str(number), 2, csv_write_frequency=1, **quiet), number)
     one, two = (weights(tmp_path / str(number)) for number in (1, 2))
-    painter, judge = build_networks(settings(data, tmp_path))
-    for part, network in (("generator_raw", painter), ("discriminator", judge)):
+    parts = zip(("generator_raw", "discriminator"), build_networks(settings(data, tmp_path)), strict=True)
+    for part, network in parts:
         before, *after = (
             torch.cat([state[name].flatten() for name, _ in network.named_parameters()])
             for state in (network.state_dict(), one[part], two[part])
@@ -141,9 +173,10 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
 
 @pytest.mark.parametrize(("devices", "nodes"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_two_processes_go_on_exactly(data, tmp_path, devices, nodes):
-    for name, parts in (("whole", [3]), ("parts", [1, 3, 3])):
-        for epochs in parts:
-            train_together(settings(data, tmp_path / name, epochs=epochs), devices, nodes)
+    for name, deaths in (("whole", [False]), ("parts", [True, False, False])):
+        for killed in deaths:
+            train_together(settings(data, tmp_path / name, epochs=3), devices, nodes, killed)
+    assert len(pd.read_csv(tmp_path / "parts/epochs_statistics/epoch_statistics.csv")) == 3
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "parts")
 
 
@@ -156,55 +189,54 @@ def test_how_many_processes_are_absurd(data, tmp_path):
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("keys", [{"fid_frequency": 3}, {"fid_frequency": 1}, {"fid_frequency": 100}])
-@pytest.mark.parametrize("parts", [[2, 4], [1, 3, 4], [4, 4]])
-def test_epochs_in_parts_are_the_same_as_at_once(data, tmp_path, sign, keys, parts):
-    "Whether the last epoch of a part would have been measured by a longer run or not, and whether it is better or not."
+@pytest.mark.parametrize("stops", [[8], [4, 8], []])
+def test_a_run_in_parts_is_the_same_as_at_once(data, tmp_path, sign, keys, stops):
+    "Whether a quality is measured before and after the interrupt or not, and whether it is better or not."
     last = {"key_epochs_last": 2, "milestone_epoch_frequency": 1}
-    for name, epochs in (("whole", [4]), ("parts", parts)):
-        for number in epochs:
-            config = settings(data, tmp_path / name, number).with_values(advanced_metrics=keys)
-            quality = lambda pictures: {"quality": np.float64(sign * pictures.mean())}  # noqa: E731
-            summary = train_dcgan(config.with_values(metrics_and_checkpoints=last), quality=quality)
-            assert summary["quality"] is not None and (tmp_path / name / "checkpoints/best_model.tar").is_file()
+    quality = lambda pictures: {"quality": np.float64(sign * pictures.mean())}  # noqa: E731
+    for name in ("whole", "parts"):
+        config = settings(data, tmp_path / name, 4).with_values(advanced_metrics=keys, metrics_and_checkpoints=last)
+        done = 0
+        for stop in stops if name == "parts" else []:
+            interrupted(config, stop - done, quality)
+            done = 3 * ((stop - 1) // 3)  # the epochs that are finished
+        summary = train_dcgan(config, quality=quality)
+        assert summary["quality"] is not None and (tmp_path / name / "checkpoints/best_model.tar").is_file()
+    if not stops:
+        train_dcgan(config, quality=quality)
     outcome = outputs(tmp_path / "whole")
     assert len(outcome) == 13 and outcome == outputs(tmp_path / "parts")
-    config = settings(data, tmp_path, 4).with_values(output_dir=str(tmp_path / "parts"))
-    assert (
-        json.loads((tmp_path / "parts/epochs_statistics/experiment_config.json").read_text())["training"]
-        == (config.to_dict()["training"])
-    )
 
 
-def test_a_model_that_was_best_only_at_the_end_of_a_shorter_run(data, tmp_path):
-    config = settings(data, tmp_path, 2).with_values(advanced_metrics={"fid_frequency": 3})
-    found = iter([1.0, 5.0, 4.0, 5.5])
-    for epochs, best in ((2, (2, 1.0)), (4, (4, 4.0))):
-        train_dcgan(config.with_values(epochs=epochs), quality=lambda pictures: {"quality": next(found)})
-        kept = torch.load(tmp_path / "checkpoints/best_model.tar")
-        assert (kept["epoch"], kept["quality"]) == best
-    train_dcgan(config.with_values(epochs=5), quality=lambda pictures: {"quality": next(found)})
-    kept = torch.load(tmp_path / "checkpoints/best_model.tar")
-    assert (kept["epoch"], kept["quality"]) == (3, 5.0)  # set aside for the fourth, it has come back
-    assert list(pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv")["epoch"]) == [3, 5]
+def test_another_run_in_the_same_folder_leaves_nothing_of_the_first(data, tmp_path):
+    often = {"milestone_epoch_frequency": 1, "emergency_buffer_size": 9}
+    config = settings(data, tmp_path / "a", 3).with_values(metrics_and_checkpoints=often)
+    train_dcgan(config)
+    other = config.with_values(epochs=2, learning_rate=1e-3)
+    with pytest.raises(
+        DataError, match=r"epochs: 3 -> 2, .*learning_rate: .* begin anew with restart=True \(--restart"
+    ):
+        train_dcgan(other)
+    train_dcgan(other, restart=True)
+    train_dcgan(other.with_values(output_dir=str(tmp_path / "b")))
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
 
 
 @pytest.mark.parametrize(("frequency", "rows"), [(1, 1), (80, 0)])
 def test_killed_in_the_middle_of_an_epoch(data, tmp_path, frequency, rows):
     script = tmp_path / "killed.py"
     script.write_text(f"""
-import torch
+import os, signal, torch
 torch.set_num_threads(1)
 from anomaly_nb.dcgan import load_config, train_dcgan
-from anomaly_nb.dcgan.training import AdversarialModule
-import os, signal
-step = AdversarialModule.training_step
-def deadly(self, batch, index):
-    if self.trainer.current_epoch == 2 and index == 1:
+steps = []
+def deadly():
+    steps.append(1)
+    if len(steps) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, index)
-AdversarialModule.training_step = deadly
+    return {{}}
 quality = lambda pictures: dict(quality=float(pictures.mean()))
-train_dcgan(load_config({str(tmp_path / "config.json")!r}), quality=quality)
+train_dcgan(load_config({str(tmp_path / "config.json")!r}), quality=quality, resources=deadly)
 """)
     keys = {"emergency_checkpoint_frequency": frequency}
     config = settings(data, tmp_path / "run").with_values(metrics_and_checkpoints=keys)
@@ -226,7 +258,7 @@ train_dcgan(load_config({str(tmp_path / "config.json")!r}), quality=quality)
 
 def test_what_lost_epochs_left_is_cleared_away(data, tmp_path):
     config = settings(data, tmp_path, 4).with_values(metrics_and_checkpoints={"milestone_epoch_frequency": 1})
-    train_dcgan(config.with_values(epochs=2))
+    interrupted(config, 7)
     for name in ("samples/epoch_005.npy", "checkpoints/checkpoint_epoch_9.tar"):
         (tmp_path / name).write_bytes(b"of an epoch that a kill has lost")
     (tmp_path / "single_epochs_statistics/epoch_9").mkdir()
@@ -270,16 +302,16 @@ def test_rolling_checkpoints(data, tmp_path):
     assert names == ["checkpoint_epoch_3.tar", "checkpoint_epoch_4.tar"]
 
 
-def test_what_cannot_be_judged_does_not_end_the_training(data, tmp_path, caplog):
+def test_what_cannot_be_measured_does_not_end_the_training(data, tmp_path, caplog):
     epochs = iter(range(1, 5))
 
-    def judge(pictures):
+    def measure(pictures):
         if next(epochs) in (1, 3):
             raise DataError("The sound is silent.")
         return {"quality": 2.0}
 
     config = settings(data, tmp_path, 4).with_values(advanced_metrics={"fid_frequency": 1, "enabled": True})
-    train_dcgan(config, quality=judge)
+    train_dcgan(config, quality=measure)
     assert torch.load(tmp_path / "checkpoints/best_model.tar")["epoch"] == 2
     quality = pd.read_csv(tmp_path / "epochs_statistics/checkpoint_metrics.csv")["quality"]
     assert quality.isna().tolist() == [True, False, True, False]
@@ -303,7 +335,9 @@ def test_best_model_follows_the_quality(data, tmp_path):
 def test_another_run_is_refused_by_the_keys_that_differ_and_leaves_all_as_it_was(data, whole):
     written = whole / "epochs_statistics/experiment_config.json"
     before = written.read_bytes()
-    with pytest.raises(DataError, match=r"other settings \(recipe\.ema, training\.learning_rate\)"):
+    with pytest.raises(
+        DataError, match=r"epochs: 4 -> 7, recipe ema: 0.9 -> 0.5, training learning_rate: 0.0002 -> 0.001"
+    ):
         train_dcgan(settings(data, whole, learning_rate=0.001, ema=0.5, epochs=7))
     assert written.read_bytes() == before
 
@@ -322,29 +356,27 @@ def test_checkpoint_of_another_shape(whole, tmp_path):
 def test_the_discriminators_norm_is_of_its_own_loss_alone(data, tmp_path, monkeypatch):
     "Not of what the generator's backward pass leaves in the discriminator afterwards."
     own, noted = [], []
-    loss, note = AdversarialModule.discriminator_loss, AdversarialModule.note
+    loss, note = training.discriminator_loss, IterationRecord.note
 
-    def watched(self, real, fake):
-        found = loss(self, real, fake)
-        gradients = torch.autograd.grad(found[0], list(self.discriminator.parameters()), retain_graph=True)
+    def watched(logits, real, fake, slope):
+        found = loss(logits, real, fake, slope)
+        parameters = list(logits.__self__.discriminator.parameters())
+        gradients = torch.autograd.grad(found[0], parameters, retain_graph=True)
         own.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
         return found
 
-    monkeypatch.setattr(AdversarialModule, "discriminator_loss", watched)
-    monkeypatch.setattr(AdversarialModule, "note", lambda self, *a: (noted.append(a[3]), note(self, *a)))
+    monkeypatch.setattr(training, "discriminator_loss", watched)
+    monkeypatch.setattr(IterationRecord, "note", lambda self, *a: (noted.append(a[3]), note(self, *a))[1])
     train_dcgan(settings(data, tmp_path, 2))
     assert noted == pytest.approx(own, rel=1e-5) and len(own) == 6
     table = pd.read_csv(tmp_path / "epochs_statistics/epoch_statistics.csv")
     assert table["avg_grad_norm_d"].to_numpy() == pytest.approx(np.reshape(own, (2, 3)).mean(axis=1), rel=1e-5)
 
 
-def test_accuracies_are_shares_of_right_answers(data, tmp_path, monkeypatch):
-    module = AdversarialModule(settings(data, tmp_path))
+def test_accuracies_are_shares_of_right_answers():
     answers = iter([torch.tensor([[1.0], [-1.0], [2.0], [3.0]]), torch.tensor([[-1.0], [1.0], [2.0], [-3.0]])])
-    monkeypatch.setattr(module, "judged", lambda pictures: next(answers))
-    beliefs = module.discriminator_loss(torch.zeros(4, 1, 64, 64), torch.zeros(4, 1, 64, 64))[1]
-    assert (beliefs["d_real_accuracy"], beliefs["d_fake_accuracy"]) == (0.75, 0.5)
-    assert beliefs["wasserstein_distance_estimate"] == pytest.approx(1.5)
+    beliefs = training.discriminator_loss(lambda _: next(answers), torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, 8, 8))[1]
+    assert beliefs[2:4] == [0.75, 0.5] and beliefs[5] == pytest.approx(1.5)
 
 
 def test_accuracies_and_iterations_of_a_run_are_in_its_table(data, tmp_path):
@@ -383,7 +415,7 @@ def test_a_nan_ends_the_run_within_the_iteration(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         AdversarialModule,
         "training_step",
-        lambda self, batch, index: step(self, batch * float("nan") if self.iteration == 3 else batch, index),
+        lambda self, batch, index: step(self, batch * float("nan") if self.record.iteration == 3 else batch, index),
     )
     config = settings(data, tmp_path, 5)
     summary = train_dcgan(config)
@@ -400,7 +432,7 @@ def test_a_nan_leaves_no_trace_in_running_statistics(data, tmp_path, monkeypatch
     monkeypatch.setattr(
         AdversarialModule,
         "training_step",
-        lambda self, batch, index: step(self, batch * float("nan") if self.iteration == 3 else batch, index),
+        lambda self, batch, index: step(self, batch * float("nan") if self.record.iteration == 3 else batch, index),
     )
     plain = {"ema": 0.0, "augmentation": False, "spectral_norm": False, "upsample": "transposed"}
     summary = train_dcgan(settings(data, tmp_path, 5, **plain, discriminator_noise=0.0))
@@ -413,17 +445,17 @@ def test_a_nan_leaves_no_trace_in_running_statistics(data, tmp_path, monkeypatch
 
 
 def test_a_short_healthy_run_is_never_flagged(data, tmp_path, monkeypatch):
-    "An untrained generator paints nearly one picture; that is no collapse."
-    seen, note = [], AdversarialModule.note
+    "An untrained generator makes nearly one picture; that is no collapse."
+    seen, note = [], IterationRecord.note
     monkeypatch.setattr(
-        AdversarialModule, "note", lambda self, *a: (note(self, *a), seen.append(self.detector.memory.status))
+        IterationRecord, "note", lambda self, *a: (note(self, *a), seen.append(self.detector.memory.status))[0]
     )
     for epochs in (1, 10):
-        config = settings(data, tmp_path, epochs).with_values(convergence={"enabled": True})
+        config = settings(data, tmp_path / str(epochs), epochs).with_values(convergence={"enabled": True})
         plain = {"ema": 0.0, "augmentation": False, "spectral_norm": False, "upsample": "transposed"}
         summary = train_dcgan(config.with_values(recipe=plain))
         assert summary["status"] in ("training", "converged"), summary
-    assert len(seen) == 30 and set(seen) <= {"training", "converged"}
+    assert len(seen) == 33 and set(seen) <= {"training", "converged"}
 
 
 def test_the_machine_is_noted_in_each_iteration(data, tmp_path):
@@ -506,8 +538,8 @@ def test_loading_keys_reach_the_loader(data, tmp_path, monkeypatch):
 
 def test_inception_score_over_recordings(data, tmp_path):
     config = settings(data, tmp_path, 1).with_values(advanced_metrics={"calculate_is": True, "calculate_fid": False})
-    judge = training_quality(config)
-    row = judge(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
+    measure = training_quality(config)
+    row = measure(np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32))
     assert 1 <= row["inception_score"] <= 3 and "fid_score" not in row and np.isfinite(row["quality"])
     table = pd.read_csv(data / "spectrograms-metadata.csv")
     shutil.copytree(data, tmp_path / "anonymous")
@@ -529,9 +561,9 @@ def test_the_table_of_checkpoints_names_its_embedding(data, tmp_path):
 def test_inception_weights_of_a_user(data, tmp_path, scripted):
     config = settings(data, tmp_path, 1)
     config = config.with_values(inception_weights=str(scripted), num_samples_for_metrics=1000)
-    judge = training_quality(config)
+    measure = training_quality(config)
     pictures = np.random.default_rng(0).uniform(size=(4, 1, 64, 64)).astype(np.float32)
-    row = judge(pictures)
+    row = measure(pictures)
     real = inception_features(load_dataset(config).pictures(list(range(row["n_real"]))), scripted)
     assert row["embedding"] == "inception" and row["quality_name"] == "kernel_inception"
     assert row["fid_score"] == pytest.approx(frechet_distance(inception_features(pictures, scripted), real))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from configparser import ConfigParser
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def commands() -> list[str]:
-    "The console scripts of the package."
-    parser = ConfigParser(delimiters=["="])
-    parser.read(ROOT / "settings.ini", encoding="utf-8")
-    pairs = re.findall(r"^\s*(\w+) *=", parser["DEFAULT"]["console_scripts"], re.MULTILINE)
-    return sorted(pairs)
+    "The console scripts of the package, as they are installed."
+    scripts = entry_points(group="console_scripts")
+    return sorted(script.name for script in scripts if script.value.startswith("anomaly_nb."))
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,4 +126,30 @@ def test_the_example_runs(name: str, tmp_path: Path) -> None:
 def test_help_has_an_example_of_known_flags(name: str) -> None:
     text = run(Path.cwd(), name, "--help").stdout
     flags = {word.split("=")[0] for word in shlex.split(example(name)) if word.startswith("--")}
-    assert flags <= set(re.findall(r"--[\w-]+", text.split("Example:")[0] + text.split("options:")[-1]))
+    assert flags <= set(re.findall(r"--[\w-]+", text.split("Example:")[0]))
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_is_there_at_once(name: str) -> None:
+    "Nothing heavy is loaded for it: a ratio of processor times, so that a slow machine does not matter."
+    code = "import resource, subprocess, sys\nsubprocess.run(sys.argv[1:], capture_output=True, check=True)\n"
+    code += "used = resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(used.ru_utime + used.ru_stime)"
+    script = Path(sys.executable).with_name(name)
+    bare = [sys.executable, "-c", "import numpy"]
+    shown, plain = (
+        min(float(subprocess.check_output([sys.executable, "-c", code, *words], text=True)) for _ in range(2))
+        for words in ([script, "--help"], bare)
+    )
+    assert shown < 6 * plain
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_speaks_the_same_language(name: str) -> None:
+    version = run(Path.cwd(), name, "--version")
+    assert version.returncode == 0 and version.stdout.startswith(f"{name} ")
+    script = run(Path.cwd(), name, "--completion", "bash")
+    assert script.returncode == 0 and f"_{name.upper()}_COMPLETE" in script.stdout
+    wrong = run(Path.cwd(), name, "--no-such-option")
+    assert wrong.returncode == 2 and "No such option" in wrong.stderr
+    text = run(Path.cwd(), name, "--help").stdout
+    assert "--quiet" in text and "--verbose" in text and "[default: ]" not in text and "None" not in text

@@ -306,6 +306,11 @@ def test_training_on_a_folder(tmp_path):
     spectra_train(tmp_path / "normal", out=tmp_path / "model", epochs=0)
     spectra_detect(tmp_path / "normal", model=tmp_path / "model", out=tmp_path / "out", figures=0)
     assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 80
+    other = {"simulate": 80, "epochs": 4, "components": 6, "out": tmp_path / "model"}
+    spectra_train(**other)
+    with pytest.raises(SystemExit, match=r"another job .*--restart"):
+        spectra_train(**other, seed=1)
+    spectra_train(**other, seed=1, restart=True)
     with pytest.raises(SystemExit, match="too few"):
         write_table(simulate_spectra(5, 0), tmp_path / "few.npz")
         spectra_train(tmp_path / "few.npz", out=tmp_path / "none")

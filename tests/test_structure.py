@@ -96,7 +96,7 @@ def test_a_page_imports_what_stands_before_it() -> None:
             if re.match(r"#\| exports?\b", "".join(cell["source"]))
         )
         for system, module in re.findall(r"from anomaly_nb\.(\w+)\.(\w+) import", code):
-            homes = [other.stem for other in (ROOT / "nbs" / system).glob(f"*_{module}.ipynb")]
+            homes = [other.stem for other in (ROOT / "nbs" / system).glob(f"[0-9]*_{module}.ipynb")]
             if system in {path.parent.name for path in PAGES} and (
                 system != page.parent.name or any(home > page.stem for home in homes)
             ):

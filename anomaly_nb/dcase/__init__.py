@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from anomaly_nb.dcase.alignment import *
     from anomaly_nb.dcase.data import *
     from anomaly_nb.dcase.detector import *
+    from anomaly_nb.dcase.groups import *
+    from anomaly_nb.dcase.machine_result import *
     from anomaly_nb.dcase.machines import *
     from anomaly_nb.dcase.masks import *
+    from anomaly_nb.dcase.methods import *
+    from anomaly_nb.dcase.priors import *
+    from anomaly_nb.dcase.pseudo_anomalies import *
+    from anomaly_nb.dcase.sources import *
     from anomaly_nb.dcase.statistics import *
     from anomaly_nb.dcase.study import *
     from anomaly_nb.dcase.vqvae import *
@@ -31,7 +37,8 @@ names = lazy_loader.attach(
             "spectrogram_batches",
             "unpack_motor",
         ],
-        "machines": ["FAULTS", "MACHINE_TYPES", "render_clip", "synthesize_machines"],
+        "sources": ["FAULTS", "MACHINE_TYPES"],
+        "machines": ["render_clip", "synthesize_machines"],
         "statistics": [
             "Moments",
             "bin_auc",
@@ -42,18 +49,18 @@ names = lazy_loader.attach(
             "time_locked",
         ],
         "alignment": ["Cycle", "Events", "Intervals"],
+        "machine_result": ["MachineResult"],
         "study": ["SpectrogramStudy", "StudyReport"],
         "vqvae": ["VQ_VAE_2Layer", "Rebuilder", "checkpoint_path", "study_residuals", "train_vqvae"],
         "masks": [
             "AudioSpecificStrategy",
-            "MaskPrior",
-            "Patch",
             "PerlinStrategy",
             "compare_masks",
             "energy_test",
-            "generate_anomalies",
             "place_overlap",
         ],
+        "priors": ["MaskPrior", "Patch"],
+        "pseudo_anomalies": ["generate_anomalies"],
         "detector": ["NormalSound", "SoundDetector", "baseline_table", "evaluate_detector", "official_table"],
     },
 )

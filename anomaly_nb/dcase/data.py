@@ -41,7 +41,7 @@ _NAME = re.compile(r"(normal|anomaly)_(id_\d+)_\d+\.wav", re.IGNORECASE | re.ASC
 def parse_clip(
     path: Path | str,  # <type>/<split>/<label>_id_<nn>_<number>.wav
 ) -> Clip:  # type, split, id and label
-    "What a path says about a recording. Raises `DataError` when it does not follow the naming scheme."
+    "Read what a path says about a recording. Raises `DataError` when it does not follow the naming scheme."
     path = Path(path)
     found = _NAME.fullmatch(path.name)
     if found is None:
@@ -103,7 +103,7 @@ def _audio_notes(place: str, info: AudioInfo, sample_rate: int) -> Iterator[Prob
 
 # %% ../../nbs/dcase/00_data.ipynb #d0cf3258
 def _unreadable(place: str, path: Path, error: DataError) -> Problem:
-    "What an error says about a file, without its path, which has a column of its own."
+    "Return what an error says about a file, without its path, which has a column of its own."
     text = str(error).removeprefix(f"{path}: ").replace(f"Error opening '{path}': ", "").replace(".)", ")")
     problem, _, remedy = text.partition("). ") if "). " in text else text.partition(". ")
     problem += ")" * (problem.count("(") - problem.count(")"))
@@ -111,7 +111,7 @@ def _unreadable(place: str, path: Path, error: DataError) -> Problem:
 
 
 def _no_file(place: str, path: Path) -> Problem:
-    "What stands in for a recording: a folder, a link without a file behind it, a device."
+    "Name what stands in for a recording: a folder, a link without a file behind it, a device."
     if path.is_dir():
         what = "a link to a folder" if path.is_symlink() else "a folder with the name of a recording"
         return Problem(place, what, "not read; put the recordings themselves here", True)
@@ -123,12 +123,12 @@ _COLUMNS = [*Clip._fields, "samples", "seconds", "sample_rate", "channels"]  # o
 
 
 def _is_recording(path: Path) -> bool:
-    "Is it named like a recording, whatever it is, or a link to a folder of them?"
+    "Tell whether it is named like a recording, whatever it is, or a link to a folder of them."
     return path.suffix.lower() == ".wav" or (path.is_symlink() and path.is_dir())
 
 
 def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[Any, ...]], list[Problem]]:
-    "Clips and problems of one type: names and headers."
+    "List clips and problems of one type from names and headers."
     clips, problems = list[tuple[Any, ...]](), list[Problem]()
     for split in ("train", "test"):
         part = f"{machine_type}/{split}"
@@ -156,9 +156,17 @@ def _scan(root: Path, machine_type: str, sample_rate: int) -> tuple[list[tuple[A
             clips.append((*clip, samples, samples / sample_rate, info.sample_rate, info.channels))
     return clips, problems
 
+
+def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    "Make the table of clips. Its texts stay Python's own: a few names many times over take less memory so."
+    numbers = {"label": np.int64, "samples": np.int64, "seconds": np.float64}
+    return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).astype(
+        numbers | {"sample_rate": np.int64, "channels": np.int64}
+    )
+
 # %% ../../nbs/dcase/00_data.ipynb #36f8811f
 def _stray_problems(root: Path, machine_types: Sequence[str] | None) -> Iterator[Problem]:
-    "WAV files outside the folders `train` and `test`, in the whole folder or in those of the wanted types."
+    "Find WAV files outside the folders `train` and `test`, in the whole folder or in those of the wanted types."
     remedy = "not read; move it to the folder train or test of its machine type"
     for place in [root] if machine_types is None else [root / name for name in machine_types]:
         sounds = (path.relative_to(root).parts for path in place.rglob("*.[wW][aA][vV]") if not path.is_dir())
@@ -167,7 +175,7 @@ def _stray_problems(root: Path, machine_types: Sequence[str] | None) -> Iterator
 
 # %% ../../nbs/dcase/00_data.ipynb #2a730c97
 def _length_problems(clips: pd.DataFrame, root: Path) -> Iterator[Problem]:
-    "Clips that are not as long as most of their type."
+    "Find clips that are not as long as most of their type."
     for machine_type, group in clips.groupby("machine_type"):
         usual = int(group["samples"].mode().max())
         for path, samples in group.loc[group["samples"] != usual, ["path", "samples"]].to_numpy():
@@ -178,7 +186,7 @@ def _length_problems(clips: pd.DataFrame, root: Path) -> Iterator[Problem]:
 
 # %% ../../nbs/dcase/00_data.ipynb #926d0da3
 def _label_problems(clips: pd.DataFrame) -> Iterator[Problem]:
-    "Machines whose training or test clips are missing."
+    "Find machines whose training or test clips are missing."
     for machine, group in clips.groupby(clips["machine_type"] + " " + clips["machine_id"]):
         place, test = str(machine), group.loc[group["split"] == "test", "label"]
         if (group["split"] != "train").all():
@@ -189,7 +197,7 @@ def _label_problems(clips: pd.DataFrame) -> Iterator[Problem]:
 
 # %% ../../nbs/dcase/00_data.ipynb #35d71936
 def _count_problems(clips: pd.DataFrame, machine_type: str) -> Iterator[Problem]:
-    "Where machines and numbers of clips differ from the official development set."
+    "Compare machines and numbers of clips with the official development set."
     if machine_type not in OFFICIAL_COUNTS:
         yield Problem(machine_type, "not a type of the development set", "choose the types to be compared", False)
         return
@@ -211,7 +219,7 @@ def _count_problems(clips: pd.DataFrame, machine_type: str) -> Iterator[Problem]
 
 # %% ../../nbs/dcase/00_data.ipynb #06dbed1c
 def _types(root: Path, wanted: Sequence[str] | None) -> list[str]:
-    "The machine types of a folder, or those of them that are wanted."
+    "List the machine types of a folder, or those of them that are wanted."
     present = [path.name for path in sorted(root.glob("*")) if any((path / s).is_dir() for s in ("train", "test"))]
     if not present:
         raise MissingDataError(f"{root}: no machine type here. Expected folders like {root}/fan/train.")
@@ -225,16 +233,8 @@ def _types(root: Path, wanted: Sequence[str] | None) -> list[str]:
     return list(present if wanted is None else wanted)
 
 # %% ../../nbs/dcase/00_data.ipynb #96b50243
-def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    "The table of clips. Its texts stay Python's own: a few names many times over take less memory than other strings."
-    numbers = {"label": np.int64, "samples": np.int64, "seconds": np.float64}
-    return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).astype(
-        numbers | {"sample_rate": np.int64, "channels": np.int64}
-    )
-
-# %% ../../nbs/dcase/00_data.ipynb #019ebb56
 def _counts(clips: pd.DataFrame) -> pd.DataFrame:
-    "Numbers of clips by machine, and their length."
+    "Count clips by machine, with their length."
     names = ["train", "normal", "anomaly"]
     if clips.empty:
         index = pd.MultiIndex.from_arrays([[], []], names=["machine_type", "machine_id"])
@@ -247,7 +247,7 @@ def _counts(clips: pd.DataFrame) -> pd.DataFrame:
 def _looked_over(
     root: Path, machine_types: Sequence[str], wanted: Sequence[str] | None, sample_rate: int, official: bool
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    "The clips of a folder, with a column that tells which are usable, and all problems."
+    "Return the clips of a folder, with a column that tells which are usable, and all problems."
     rows, problems = list[tuple[Any, ...]](), list[Problem]()
     for machine_type in machine_types:
         found, wrong = _scan(root, machine_type, sample_rate)
@@ -264,7 +264,7 @@ def _looked_over(
 
 # %% ../../nbs/dcase/00_data.ipynb #f864dccd
 def _first_of(serious: Sequence[Problem], root: Path) -> str:
-    "Serious problems as the sentence of an error."
+    "Say serious problems in the sentence of an error."
     place, what, remedy, _ = serious[0]
     rest = len(serious) - 1
     verb = "problems are" if rest > 1 else "problem is"
@@ -289,15 +289,15 @@ class DCASEFolder(Described):
 
     @property
     def problems(self) -> pd.DataFrame:
-        "A row for each problem: place, problem, remedy, serious."
+        "Return a row for each problem: place, problem, remedy, serious."
         return pd.DataFrame(self._problems, columns=list(Problem._fields))
 
     def counts(self) -> pd.DataFrame:
-        "Numbers of usable clips: a row for each machine; columns train, normal, anomaly, seconds."
+        "Count usable clips: a row for each machine; columns train, normal, anomaly, seconds."
         return _counts(self.clips[self.clips["usable"]])
 
     def samples(self, machine_type: str) -> int:
-        "The usual length of a type's clips, in samples. Raises `DataError` if there is none."
+        "Return the usual length of a type's clips, in samples. Raises `DataError` if there is none."
         lengths = self.clips.loc[self.clips["machine_type"] == machine_type, "samples"]
         if lengths.empty:
             raise DataError(f"{self.root}: no readable recording of {machine_type}. See DCASEFolder(root).problems.")
@@ -306,7 +306,7 @@ class DCASEFolder(Described):
     def select(
         self, machine_type: str, split: str, machine_id: str | None = None, label: int | None = None
     ) -> list[Clip]:
-        "The usable clips of a type and split, of one machine or label if asked."
+        "Select the usable clips of a type and split, of one machine or label if asked."
         clips = self.clips[self.clips["usable"]]
         chosen = clips[(clips["machine_type"] == machine_type) & (clips["split"] == split)]
         if machine_id is not None:

@@ -43,7 +43,7 @@ class Reading(NamedTuple):
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #55e1e7c8
 def _gpu_reading() -> tuple[float | None, float | None, float | None, float | None]:
-    "Memory in MB and percent, utilisation, temperature of the first graphics card."
+    "Read memory in MB and percent, utilisation, temperature of the first graphics card."
     if not torch.cuda.is_available():
         return None, None, None, None
     free, total = torch.cuda.mem_get_info()
@@ -67,7 +67,7 @@ LIMITS = {  # column: warning, critical, bottleneck on average
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #2021f75c
 def resource_alerts(reading: Reading) -> dict[str, str]:  # column: "warning" or "critical"
-    "What is beyond its limit in a reading."
+    "Tell what is beyond its limit in a reading."
     alerts = {}
     for name, (warning, critical, _) in LIMITS.items():
         value = getattr(reading, name)
@@ -106,7 +106,7 @@ class ResourceMonitor:
         psutil.cpu_percent()  # the first call has nothing to compare with
 
     def read(self) -> Reading:
-        "A reading now. Within a tenth of a second of the last one it is the last one."
+        "Read the machine now. Within a tenth of a second of the last one it is the last one."
         with self._lock:
             seconds = time.monotonic() - self._began
             if self.readings and seconds - self.readings[-1].seconds < 0.1:
@@ -119,12 +119,12 @@ class ResourceMonitor:
             return reading
 
     def table(self) -> pd.DataFrame:
-        "A row per reading."
+        "Return a row per reading."
         with self._lock:
             return pd.DataFrame(self.readings, columns=list(Reading._fields)).astype(float)
 
     def row(self) -> dict[str, float | None]:
-        "The machine now, as columns of a training's tables."
+        "Return the machine now, as columns of a training's tables."
         reading, self.rows = self.read(), self.rows + 1
         names = ("gpu_memory_used", "gpu_utilization", "cpu_usage", "ram_usage", "process_mb")
         return {name: getattr(reading, name) for name in names}
@@ -146,7 +146,7 @@ class ResourceMonitor:
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #9e3a7b9a
 def resource_summary(table: pd.DataFrame) -> dict[str, Any]:
-    "Mean and maximum of each column that was measured, and the columns that are bottlenecks on average."
+    "Return mean and maximum of each column that was measured, and the columns that are bottlenecks on average."
     known = table.drop(columns="seconds").dropna(axis=1, how="all")
     means = known.mean()
     limits = {name: limit for name, (_, _, limit) in LIMITS.items() if limit is not None and name in known}
@@ -160,13 +160,13 @@ def resource_summary(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_resources(table: pd.DataFrame, path: Path | str) -> None:
-    "The summary as a JSON file."
+    "Write the summary as a JSON file."
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(resource_summary(table), indent=2), encoding="utf-8")
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #053d0ccb
 class RunTables(NamedTuple):
-    "What a training wrote."
+    "Tables and samples of a training."
 
     epochs: pd.DataFrame  # a row per epoch
     iterations: pd.DataFrame  # of all epochs; empty where none were written
@@ -194,7 +194,7 @@ def read_run(
     metrics_dir: str = "epochs_statistics",  # folder of the tables inside
     samples_dir: str = "samples",  # folder of the samples inside
 ) -> RunTables:
-    "Tables of a run. Raises `DataError` for a folder without an epoch table, or with a broken one."
+    "Read the tables of a run. Raises `DataError` for a folder without an epoch table, or with a broken one."
     folder = Path(folder)
     needed = ("epoch", "avg_generator_loss", "avg_discriminator_loss")
     epochs = _read_csv(folder / metrics_dir / "epoch_statistics.csv", needed).sort_values("epoch")
@@ -248,7 +248,7 @@ def plot_columns(
     x: str,  # column of the horizontal axis
     panels: Panels,
 ) -> Figure | None:  # None where no column was measured
-    "Columns of a table, a panel for each group of them that has numbers."
+    "Draw columns of a table, a panel for each group of them that has numbers."
     found = {label: [c for c in columns if c in table and table[c].notna().any()] for label, columns in panels.items()}
     found = {label: columns for label, columns in found.items() if columns}
     if not found:
@@ -269,7 +269,7 @@ def plot_samples(
     paths: list[Path],  # .npy files of samples
     count: int = 16,  # samples of each file, at most
 ) -> Figure | None:  # None without files
-    "A grid of samples for each file, low frequencies at the bottom."
+    "Draw a grid of samples for each file, low frequencies at the bottom."
     if not paths:
         return None
     fig, axes = plt.subplots(1, len(paths), figsize=(2.6 * len(paths), 2.8), layout="constrained", squeeze=False)
@@ -311,7 +311,7 @@ def write_plots(
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #ed46d48d
 def _losses(table: pd.DataFrame, net: str) -> dict[str, Any]:
-    "First, last and smallest mean loss of a network, its change an epoch over the last ten; epochs without a number."
+    "Return first, last and smallest mean loss of a network, and its change an epoch over the last ten."
     losses = table[f"avg_{net}_loss"].dropna().to_numpy(float)
     lost, recent = len(table) - len(losses), losses[-10:]
     slope = float(np.polyfit(np.arange(len(recent)), recent, 1)[0]) if len(recent) > 1 else None
@@ -320,17 +320,17 @@ def _losses(table: pd.DataFrame, net: str) -> dict[str, Any]:
 
 
 def _mean(table: pd.DataFrame, column: str) -> float | None:
-    "Mean of a column; None where it was not measured."
+    "Return the mean of a column; None where it was not measured."
     return float(table[column].mean()) if column in table and table[column].notna().any() else None
 
 
 def _last(table: pd.DataFrame, column: str) -> float | None:
-    "Last known number of a column; None where it was not measured."
+    "Return the last known number of a column; None where it was not measured."
     return float(table[column].dropna().iloc[-1]) if _mean(table, column) is not None else None
 
 
 def _recommendation(checkpoints: pd.DataFrame) -> dict[str, Any]:
-    "The epoch with the smallest measured distance."
+    "Name the epoch with the smallest measured distance."
     if _mean(checkpoints, "quality") is None:
         return {"epoch": None, "why": "no quality was measured"}
     best = checkpoints.sort_values("quality").to_dict("records")[0]
@@ -340,7 +340,7 @@ def _recommendation(checkpoints: pd.DataFrame) -> dict[str, Any]:
 def summarise_run(
     run: RunTables,
 ) -> dict[str, Any]:  # sections of JSON values; None is "not measured"
-    "What the tables of a training say, in numbers."
+    "Sum up the tables of a training in numbers."
     epochs = run.epochs
     stability = _last(epochs, "training_stability_score")
     loss, indicator = _last(epochs, "avg_generator_loss"), _last(epochs, "convergence_indicator")

@@ -16,14 +16,14 @@ from ..core import DataError
 
 # %% ../../nbs/dcgan/04_augmentation.ipynb #4fa12185
 def roll_time(pictures: Tensor) -> Tensor:
-    "Rolls each picture along time, by any number of columns."
+    "Roll each picture along time, by any number of columns."
     b, c, h, w = pictures.shape
     columns = (torch.arange(w) + torch.randint(0, w, (b, 1))) % w
     return pictures.gather(3, columns.to(pictures.device)[:, None, None].expand(b, c, h, w))
 
 
 def change_level(pictures: Tensor, most: float = 0.1) -> Tensor:
-    "Adds up to `most` to each picture, and stretches its contrast around its mean by up to as much."
+    "Add up to `most` to each picture, and stretch its contrast around its mean by up to as much."
     shape = (len(pictures), 1, 1, 1)
     gain, contrast = (most * (2 * torch.rand(shape) - 1).to(pictures) for _ in range(2))
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
@@ -31,7 +31,7 @@ def change_level(pictures: Tensor, most: float = 0.1) -> Tensor:
 
 
 def cut_stripe(pictures: Tensor, dim: int, most: float = 0.15) -> Tensor:
-    "Blackens in each picture a stripe of up to this share: a stretch of time (3) or a band of rows (2)."
+    "Blacken in each picture a stripe of up to this share: a stretch of time (3) or a band of rows (2)."
     size, place = pictures.shape[dim], [len(pictures), 1, 1, 1]
     width = (torch.rand(place) * most * size).to(pictures.device)
     start = (torch.rand(place) * size).to(pictures.device) - width / 2
@@ -54,7 +54,7 @@ def augment(
     pictures: Tensor,  # (b, c, h, w) in [-1, 1]
     changes: str = "roll,level,time,band",  # names of `CHANGES`, with commas; "" changes nothing
 ) -> Tensor:  # the same shape
-    "Random changes, for real and generated pictures alike. Raises `DataError` for an unknown one."
+    "Make random changes, for real and generated pictures alike. Raises `DataError` for an unknown one."
     for name in filter(None, changes.split(",")):
         if name not in CHANGES:
             raise DataError(f"augmentation: no change {name!r}. There are: {', '.join(CHANGES)}.")

@@ -20,13 +20,13 @@ from ..datasets import SAMPLES
 
 # %% ../../nbs/dcgan/02_config.ipynb #6bf00022
 def _key(default: float | None, low: float, high: float) -> Any:
-    "A field with a default and the range in which a value makes sense."
+    "Return a field with a default and the range in which a value makes sense."
     return field(default=default, metadata={"low": low, "high": high})
 
 # %% ../../nbs/dcgan/02_config.ipynb #9a7adcf2
 @dataclass(frozen=True)
 class DatasetConfig:
-    "Where the spectrograms are."
+    "Places of the spectrograms."
 
     base_path: str = "dataset"  # the folder of the prepared data
     spectrograms_path: str = "spectrograms/"  # the folder of pictures in it
@@ -49,7 +49,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    "How long and how fast to train."
+    "Length and speed of a training."
 
     batch_size: int = _key(64, 2, 65536)  # spectrograms in a step
     epochs: int = _key(200, 1, 1_000_000)  # passes through the data
@@ -60,7 +60,7 @@ class TrainingConfig:
 # %% ../../nbs/dcgan/02_config.ipynb #ffcbb92e
 @dataclass(frozen=True)
 class CheckpointConfig:
-    "When numbers, samples and checkpoints are written."
+    "Times at which numbers, samples and checkpoints are written."
 
     csv_write_frequency: int = _key(20, 1, 1_000_000)  # iterations between rows of the iteration table
     detailed_logging_frequency: int = _key(100, 1, 1_000_000)  # iterations between log lines
@@ -87,7 +87,7 @@ class LoggingConfig:
 
 @dataclass(frozen=True)
 class HardwareConfig:
-    "What to compute on."
+    "Processors that compute."
 
     device: Literal["auto", "cuda", "cpu"] = "auto"  # auto takes a graphics card where there is one
     num_workers: int = _key(0, 0, 256)  # processes that read data
@@ -97,11 +97,11 @@ class HardwareConfig:
 # %% ../../nbs/dcgan/02_config.ipynb #fb2189fc
 @dataclass(frozen=True)
 class ConvergenceConfig:
-    "When training counts as converged, stuck or lost."
+    "Limits beyond which a training counts as converged, stuck or lost."
 
     enabled: bool = True  # watch the training
-    min_iterations: int = _key(4000, 0, 1_000_000_000)  # nothing but divergence is judged before
-    check_frequency: int = _key(50, 1, 1_000_000)  # iterations between judgements; NaN is seen at once
+    min_iterations: int = _key(4000, 0, 1_000_000_000)  # nothing but divergence is seen before
+    check_frequency: int = _key(50, 1, 1_000_000)  # iterations between checks; NaN is seen at once
     patience: int = _key(1200, 1, 1_000_000_000)  # iterations without improvement before an early stop
     min_improvement: float = _key(5e-5, 0.0, 1.0)  # share by which a best value must be beaten
     loss_explosion_threshold: float = _key(200.0, 1.0, 1e9)  # a mean loss beyond it has diverged
@@ -111,7 +111,7 @@ class ConvergenceConfig:
 
 @dataclass(frozen=True)
 class MetricsConfig:
-    "Which qualities are measured during training."
+    "Qualities that are measured during training."
 
     enabled: bool = True  # measure quality
     calculate_fid: bool = True  # Fréchet and kernel distances to the training sounds
@@ -124,7 +124,7 @@ class MetricsConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    "Where results go."
+    "Places of results."
 
     base_output_dir: str = "output_dcgan"  # the folder of a run
     models_dir: str = "checkpoints"  # inside it
@@ -134,9 +134,9 @@ class OutputConfig:
 # %% ../../nbs/dcgan/02_config.ipynb #aab95ada
 @dataclass(frozen=True)
 class RecipeConfig:
-    "What is done beyond the plain DCGAN."
+    "Changes of the plain DCGAN."
 
-    augmentation: bool = False  # change real and generated pictures before they are judged
+    augmentation: bool = False  # change real and generated pictures before the discriminator sees them
     ema: float = _key(0.0, 0.0, 0.99999)  # decay of the averaged generator; 0 is none
     spectral_norm: bool = False  # in the discriminator, instead of batch normalisation
     r1: float = _key(0.0, 0.0, 1000.0)  # weight of the discriminator's gradient penalty on real pictures; 0 is none
@@ -163,7 +163,7 @@ class DCGANConfig:
     recipe: RecipeConfig = RecipeConfig()
 
     def with_values(self, **values: Any) -> "DCGANConfig":
-        "A copy with other values. Raises `DataError` for an unknown key or an absurd value."
+        "Return a copy with other values. Raises `DataError` for an unknown key or an absurd value."
         config = self
         for name, value in values.items():
             if value is not None:
@@ -173,7 +173,7 @@ class DCGANConfig:
         return config
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        "Sections and values, as in a configuration file."
+        "Return sections and values, as in a configuration file."
         return asdict(self)
 
     def _repr_html_(self) -> str:
@@ -183,7 +183,7 @@ class DCGANConfig:
 
     @cached_property
     def output_folder(self) -> Path:
-        "The folder of the run."
+        "Return the folder of the run."
         return Path(self.output.base_output_dir)
 
     def save(self, path: Path | str) -> None:
@@ -196,7 +196,7 @@ def _place(
     name: str,  # a section, a key, or "output_dir"
     value: Any,  # a mapping for a section
 ) -> tuple[str, Mapping[str, Any]]:  # section, its new values
-    "The section in which something is changed. Raises `DataError` if there is none, or more than one."
+    "Find the section in which something is changed. Raises `DataError` if there is none, or more than one."
     name = {"output_dir": "base_output_dir"}.get(name, name)
     sections = {section.name: section.type for section in fields(DCGANConfig)}
     if name in sections:
@@ -241,7 +241,7 @@ def _checked(
 
 # %% ../../nbs/dcgan/02_config.ipynb #e7e682ad
 def list_configs() -> list[str]:
-    "Names of the configurations that come with the package."
+    "List the names of the configurations that come with the package."
     return sorted(path.stem for path in (SAMPLES / "dcgan").glob("config*.json"))
 
 
@@ -249,7 +249,7 @@ def load_config(
     name_or_path: str | Path = "config",  # "config", "config_test", "config_small", "config_template", or a .json file
     **overrides: Any,  # keys, or sections as mappings, that replace what the file says; None leaves it
 ) -> DCGANConfig:
-    "A checked configuration. Raises `DataError` for a missing or broken file, an unknown key or an absurd value."
+    "Read and check a configuration. Raises `DataError` for a broken file, an unknown key or an absurd value."
     path = Path(name_or_path)
     if path.suffix.lower() != ".json":
         if str(name_or_path) not in list_configs():
@@ -277,6 +277,6 @@ def load_config(
 
 # %% ../../nbs/dcgan/02_config.ipynb #fc3ef26c
 def explain_config() -> dict[str, dict[str, str]]:
-    "What each key means, by section and key, from the template's comments."
+    "Explain each key, by section and key, from the template's comments."
     content = json.loads((SAMPLES / "dcgan" / "config_template.json").read_text(encoding="utf-8"))
     return {name: section["_comment"] for name, section in content.items() if not name.startswith("_")}

@@ -33,7 +33,7 @@ def sound_blocks(
     audio: npt.ArrayLike,  # (n,) samples
     sample_rate: int,  # Hz
 ) -> Tensor:  # (blocks, 100, 96) float32: time by mel band
-    "What the network is shown. Raises `DataError` for empty, silent or broken sound."
+    "Return what the network is shown. Raises `DataError` for empty, silent or broken sound."
     sound = np.asarray(audio, np.float32)
     if sound.ndim != 1 or not len(sound):
         raise DataError(f"Sound of shape {sound.shape}: expected (n,) samples of one channel.")
@@ -66,7 +66,7 @@ class SoundEmbedding(nn.Module):
         self.eval().requires_grad_(False)
 
     def stages(self, blocks: Tensor) -> list[Tensor]:
-        "Maps `(b, width, time, band)` after each of the four pairs, from blocks `(b, 100, 96)`."
+        "Return maps `(b, width, time, band)` after each of the four pairs, from blocks `(b, 100, 96)`."
         x, found = blocks[:, None], []
         for i, convolution in enumerate(self.convolutions):
             x = torch.relu(convolution(x))
@@ -76,7 +76,7 @@ class SoundEmbedding(nn.Module):
         return found
 
     def forward(self, blocks: Tensor) -> Tensor:
-        "Features `(b, 512)` of blocks `(b, 100, 96)`."
+        "Return features `(b, 512)` of blocks `(b, 100, 96)`."
         features: Tensor = self.stages(blocks)[-1].mean(dim=3).amax(dim=2)
         return features
 
@@ -91,7 +91,7 @@ def embed_sounds(
     sounds: npt.ArrayLike | list[npt.NDArray[np.float32]],  # (n,), (b, n), or a list of (n,) of any lengths
     sample_rate: int,  # Hz, of all of them
 ) -> FloatArray:  # (blocks, 512) features, the blocks of the first sound first
-    "Features of sounds by the aiSFX network. Raises `DataError` that says which sound cannot be used."
+    "Return features of sounds by the aiSFX network. Raises `DataError` that says which sound cannot be used."
     batch = sounds if isinstance(sounds, list) else list(np.atleast_2d(np.asarray(sounds, np.float32)))
     rows = []
     for i, sound in enumerate(batch):

@@ -24,12 +24,12 @@ SAMPLE_RATE = 22050
 
 
 def engine_recordings() -> dict[str, Audio]:  # (n,) samples at 22,050 Hz by name
-    "The two bundled recordings."
+    "Read the two bundled recordings."
     return {name: read_audio(sample_path(f"dcgan/{name}.ogg"), SAMPLE_RATE) for name in ("car_accel", "car_revup")}
 
 
 def impulse_responses() -> dict[str, Audio]:  # (n,) samples at 22,050 Hz by name
-    "Eighteen exhausts: what a pipe and its surroundings make of one short blow; energy 1."
+    "Read eighteen exhausts: what a pipe and its surroundings make of one short blow; energy 1."
     with np.load(sample_path("dcgan/impulse_responses.npz")) as file:
         raw = {name: file[name].astype(np.float32) for name in sorted(file.files)}
     return {name: response / np.float32(np.linalg.norm(response)) for name, response in raw.items()}
@@ -40,7 +40,7 @@ def _firings(
     cylinders: int,  # of a four-stroke engine: each fires in every second turn
     random: np.random.Generator,
 ) -> Audio:  # (n,) one impulse for each explosion
-    "Explosions of an engine, with jitter in time and strength."
+    "Make explosions of an engine, with jitter in time and strength."
     phase = np.cumsum(rpm) / 120 * cylinders / SAMPLE_RATE
     places = np.flatnonzero(np.diff(np.floor(phase + random.uniform())))
     period = 120 * SAMPLE_RATE / cylinders / rpm[places]
@@ -61,7 +61,7 @@ def synthesize_engine(
     noise: float = 0.15,  # rush of air beside the explosions, as a share of the root mean square
     seed: int = 0,  # of all that is random
 ) -> Audio:  # (n,) samples at 22,050 Hz, root mean square 0.1
-    "The sound of a four-stroke engine. Raises `DataError` for a speed, exhaust or number that cannot be."
+    "Synthesize the sound of a four-stroke engine. Raises `DataError` for a speed, exhaust or number that cannot be."
     speed = np.full(int(seconds * SAMPLE_RATE), rpm) if np.isscalar(rpm) else np.asarray(rpm, np.float64)
     if not (len(speed) > 1 and np.all((speed >= 100) & (speed <= 20000)) and 1 <= cylinders <= 16):
         raise DataError("An engine needs a speed of 100 to 20,000 rpm, 1 to 16 cylinders and some time.")
@@ -90,7 +90,7 @@ def synthesize_engines(
     seconds: float = 3.0,  # of each recording
     seed: int = 0,  # of speeds, cylinders and all else
 ) -> tuple[Audio, pd.DataFrame]:  # (n, samples) and a row for each: name, exhaust, cylinders, rpm
-    "Random engines at 22,050 Hz with what is known about them; `rpm` is the mean."
+    "Synthesize random engines at 22,050 Hz with what is known about them; `rpm` is the mean."
     sounds, rows = [], []
     for i in range(n):
         random = generator(seed, 3, i)
@@ -127,7 +127,7 @@ OTHER_SOUNDS = ("wind", "noise", "turbine", "machine")
 
 
 def _coloured(random: np.random.Generator, samples: int, slope: float, corner: float) -> FloatArray:
-    "Gaussian noise whose amplitude falls as `f ** -slope` above a corner in Hz; standard deviation 1."
+    "Draw Gaussian noise whose amplitude falls as `f ** -slope` above a corner in Hz; standard deviation 1."
     frequency = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
     gain = (1 + (frequency / corner) ** 2) ** (-slope / 2)
     noise = np.fft.irfft(np.fft.rfft(random.standard_normal(samples)) * gain, samples)
@@ -139,7 +139,7 @@ def synthesize_other(
     seconds: float = 3.0,  # length
     seed: int = 0,  # of all that is random
 ) -> Audio:  # (n,) samples at 22,050 Hz, root mean square 0.1
-    "A sound that is no piston engine. Raises `DataError` for an unknown kind."
+    "Synthesize a sound that is no piston engine. Raises `DataError` for an unknown kind."
     if kind not in OTHER_SOUNDS:
         raise DataError(f"No sound {kind!r}. There are: {', '.join(OTHER_SOUNDS)}.")
     random, samples = generator(seed, 5, OTHER_SOUNDS.index(kind)), int(seconds * SAMPLE_RATE)
@@ -168,7 +168,7 @@ def band_matched(
     cutoff: float = 5000.0,  # Hz; what lies above is taken away
     sample_rate: int = SAMPLE_RATE,  # Hz
 ) -> Audio:  # (n,) samples
-    "Sound up to a frequency (Chebyshev filter of order 12, both ways). Raises `DataError` for one out of range."
+    "Keep sound up to a frequency (Chebyshev filter of order 12, both ways). Raises `DataError` for one out of range."
     if not isinstance(cutoff, Real) or not 0 < cutoff < sample_rate / 2:
         raise DataError(f"cutoff is {cutoff!r}; it must be above 0 Hz and below {sample_rate / 2:g} Hz.")
     sections = cheby2(12, 40, cutoff, fs=sample_rate, output="sos")

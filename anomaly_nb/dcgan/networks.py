@@ -17,7 +17,7 @@ def layer_widths(
     image_size: int,  # rows and columns of the picture
     features: int,  # maps beside the picture
 ) -> list[int]:  # maps at 4, 8, ... rows, up to half the size
-    "Maps of the layers. Raises `DataError` for a size that is no power of two or a width that is not positive."
+    "Return the maps of the layers. Raises `DataError` for a size that is no power of two or a width below 1."
     if image_size not in (16, 32, 64, 128, 256, 512):
         raise DataError(f"image_size is {image_size}; it must be a power of two from 16 to 512.")
     if features < 1:
@@ -27,7 +27,7 @@ def layer_widths(
 
 # %% ../../nbs/dcgan/03_networks.ipynb #25d9e694
 def _doubling(narrow: int, wide: int, upsample: str, last: bool) -> nn.Sequential:
-    "A layer that doubles rows and columns."
+    "Make a layer that doubles rows and columns."
     if upsample == "transposed":
         layers: list[nn.Module] = [nn.ConvTranspose2d(narrow, wide, 4, 2, 1, bias=last)]
     else:
@@ -68,7 +68,7 @@ class DCGANGenerator(nn.Module):
 def initialise(
     network: nn.Module,  # changed in place
 ) -> None:
-    "The paper's first weights."
+    "Draw the paper's first weights."
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -80,7 +80,7 @@ def initialise(
 
 # %% ../../nbs/dcgan/03_networks.ipynb #631f6af1
 def _halving(wide: int, narrow: int, norm: str, first: bool) -> nn.Sequential:
-    "A layer that halves rows and columns."
+    "Make a layer that halves rows and columns."
     convolution = nn.Conv2d(wide, narrow, 4, 2, 1, bias=norm == "spectral")
     if norm == "spectral":
         return nn.Sequential(convolution, nn.LeakyReLU(0.2, inplace=True))
@@ -113,7 +113,7 @@ class DCGANDiscriminator(nn.Module):
                 spectral_norm(module)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
-        "Maps after each layer, from the largest to the smallest."
+        "Return maps after each layer, from the largest to the smallest."
         if pictures.shape[1:] != self.shape:
             raise DataError(
                 f"Pictures of shape {tuple(pictures.shape)}: expected (b, {', '.join(map(str, self.shape))})."
@@ -125,7 +125,7 @@ class DCGANDiscriminator(nn.Module):
         return maps
 
     def logits(self, pictures: Tensor) -> Tensor:
-        "Log-odds `(b, 1)` that pictures are real."
+        "Return log-odds `(b, 1)` that pictures are real."
         odds: Tensor = self.last(self.features(pictures)[-1]).flatten(1)
         return odds
 

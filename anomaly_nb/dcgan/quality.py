@@ -23,7 +23,7 @@ from .embedding import SoundEmbedding
 
 # %% ../../nbs/dcgan/07_quality.ipynb #b93499f2
 def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    "Two sets of features `(n, d)` and `(m, d)`, checked."
+    "Check two sets of features `(n, d)` and `(m, d)`."
     first, second = (
         check_values(a, "features a", ndim=2, min_length=2),
         check_values(b, "features b", ndim=2, min_length=2),
@@ -37,7 +37,7 @@ def frechet_distance(
     features_a: npt.ArrayLike,  # (n, d)
     features_b: npt.ArrayLike,  # (m, d)
 ) -> float:  # >= 0; biased upwards for few samples
-    "Squared Fréchet distance between normal distributions with the sets' means and covariances."
+    "Return the squared Fréchet distance between normal distributions with the sets' means and covariances."
     a, b = _pair(features_a, features_b)
     between = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
     a, b = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1), (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
@@ -49,7 +49,7 @@ def kernel_distance(
     features_a: npt.ArrayLike,  # (n, d)
     features_b: npt.ArrayLike,  # (m, d)
 ) -> float:  # about 0 for the same distribution; may be negative
-    "Unbiased squared maximum mean discrepancy with the cubic kernel of KID."
+    "Return the unbiased squared maximum mean discrepancy with the cubic kernel of KID."
     a, b = _pair(features_a, features_b)
 
     def within(x: FloatArray) -> float:
@@ -63,7 +63,7 @@ def inception_score(
     logits: npt.ArrayLike,  # (n, classes) before the softmax
     splits: int = 10,  # parts over which mean and deviation are taken, in the order given
 ) -> tuple[float, float]:  # mean in [1, classes], deviation over the splits (divided by their number, not by one less)
-    "Inception score of a classifier's answers. Raises `DataError` for fewer samples than splits."
+    "Return the Inception score of a classifier's answers. Raises `DataError` for fewer samples than splits."
     values = check_values(logits, "logits", ndim=2)
     if splits < 1 or len(values) < splits or values.shape[1] < 2:
         raise DataError(f"Logits of shape {values.shape} in {splits} splits: need 2 classes and a sample per split.")
@@ -82,7 +82,7 @@ def domain_classifier(
     features: npt.ArrayLike,  # (n, d) of real recordings
     labels: Sequence[object],  # (n,) what each is: its recording, its engine
 ) -> Callable[[npt.ArrayLike], FloatArray]:  # features (m, d) to logits (m, classes)
-    "A logistic regression on an embedding that knows the classes of the data at hand."
+    "Fit a logistic regression on an embedding that knows the classes of the data at hand."
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -110,7 +110,7 @@ def _pictures(
     b: npt.ArrayLike | Tensor,  # the same shape
     unit: bool = True,  # must they lie in [0, 1]?
 ) -> tuple[Tensor, Tensor]:  # as float32
-    "Two batches of pictures of one shape, checked."
+    "Check two batches of pictures of one shape."
     given = torch.as_tensor(a), torch.as_tensor(b)
     first, second = (pictures.to(torch.float32) for pictures in given)
     if first.ndim != 4 or first.shape != second.shape:
@@ -128,7 +128,7 @@ def ssim(
     pictures_a: npt.ArrayLike | Tensor,  # (b, c, h, w) in [0, 1], h and w at least 12
     pictures_b: npt.ArrayLike | Tensor,  # the same shape
 ) -> FloatArray:  # (b,) in [-1, 1], 1 for equal pictures
-    "Structural similarity of pairs: Gaussian window of deviation 1.5, data range 1."
+    "Return the structural similarity of pairs: Gaussian window of deviation 1.5, data range 1."
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     a, b = _pictures(pictures_a, pictures_b)
@@ -152,7 +152,7 @@ def lpips(
     stages: Callable[[Tensor], list[Tensor]] | None = None,  # maps of a network, each (b, width, h', w'); None is aiSFX
     weights: Sequence[npt.ArrayLike] | None = None,  # (width,) for each stage; None weighs all maps by 1 / width
 ) -> FloatArray:  # (b,), 0 for equal pictures
-    "Learned perceptual distance of pairs, by the maps of a network."
+    "Return the learned perceptual distance of pairs, by the maps of a network."
     a, b = _pictures(pictures_a, pictures_b, unit=stages is None)
     if stages is None:
         if a.shape[1] != 1:
@@ -172,7 +172,7 @@ def inception_features(
     pictures: npt.ArrayLike | Tensor,  # (b, 1 or 3, h, w) in [0, 1]
     weights: Path | str | None = None,  # TorchScript file, called with uint8 colours and `return_features`
 ) -> FloatArray:  # (b, 2048) for `frechet_distance` and `kernel_distance`
-    "Features of the Inception network from a file of yours. Raises `DataError` without one."
+    "Return features of the Inception network from a file of yours. Raises `DataError` without one."
     if weights is None or not Path(weights).is_file():
         raise DataError(
             f"No Inception weights at {weights}; they do not ship with the package. Pass the path of"
@@ -193,7 +193,7 @@ def inception_features(
 def diversity(
     features: npt.ArrayLike,  # (n, d)
 ) -> float:
-    "Mean Euclidean distance between two different samples."
+    "Return the mean Euclidean distance between two different samples."
     from scipy.spatial.distance import pdist
 
     return float(pdist(check_values(features, "features", ndim=2, min_length=2)).mean())
@@ -212,7 +212,7 @@ def memorisation(
     training: npt.ArrayLike,  # (m, d)
     held_out: npt.ArrayLike | None = None,  # (k, d) never trained on
 ) -> Copies:
-    "Are generated samples nearer to the training set than new real ones are?"
+    "Test whether generated samples are nearer to the training set than new real ones are."
     from scipy.spatial.distance import cdist
     from scipy.stats import mannwhitneyu
 
@@ -235,7 +235,7 @@ def quality_table(
     held_out: npt.ArrayLike | None = None,  # (k, d) of sounds never trained on
     embedding: str = "aisfx",  # name of what made the features
 ) -> pd.DataFrame:  # columns measure, value, n_generated, n_real
-    "Distances, relative diversity and the test for copies."
+    "Return distances, relative diversity and the test for copies."
     references = {"training": training} | ({} if held_out is None else {"held_out": held_out})
     copies, n = memorisation(generated, training, held_out), len(np.asarray(generated))
     rows = []

@@ -39,7 +39,7 @@ def row_bank(
     n_fft: int,  # samples in a frame
     sample_rate: int,  # Hz
 ) -> Audio:  # (rows, n_fft // 2 + 1) weights, each row sums to 1
-    "Weights with which frequencies make up the rows of a picture."
+    "Return weights with which frequencies make up the rows of a picture."
     bins = n_fft // 2 + 1
     if kind == "mel":
         from librosa.filters import mel
@@ -63,7 +63,7 @@ def row_bank(
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #0e549b73
 @dataclass(frozen=True, repr=False)
 class SpectrogramFormat(Described):
-    "How sound is a picture, and how it is made sound again."
+    "Way from sound to a picture and back."
 
     size: int = 128  # rows and columns
     kind: Kind = "hybrid"  # rows: hybrid, mel or resize
@@ -75,13 +75,8 @@ class SpectrogramFormat(Described):
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise DataError(f"kind is {self.kind!r}; expected {', '.join(get_args(Kind))}.")
-        ranges = {
-            "size": (8, 1024),
-            "sample_rate": (1000, 400_000),
-            "n_fft": (32, 65536),
-            "hop": (1, self.n_fft // 2),
-            "db_range": (10, 200),
-        }
+        ranges = {"size": (8, 1024), "sample_rate": (1000, 400_000), "n_fft": (32, 65536)}
+        ranges |= {"hop": (1, self.n_fft // 2), "db_range": (10, 200)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise DataError(f"{name} is {getattr(self, name)!r}; expected {low} to {high}.")
@@ -91,17 +86,17 @@ class SpectrogramFormat(Described):
 
     @property
     def samples(self) -> int:
-        "Samples that a picture covers."
+        "Return the samples that a picture covers."
         return (self.size - 1) * self.hop
 
     @cached_property
     def bank(self) -> Tensor:
-        "Weights `(size, n_fft // 2 + 1)`."
+        "Return weights `(size, n_fft // 2 + 1)`."
         return torch.from_numpy(row_bank(self.kind, self.size, self.n_fft, self.sample_rate))
 
     @classmethod
     def documented(cls, size: int = 128) -> Self:
-        "The documented pipeline: frames of 1024 samples, resized."
+        "Return the documented pipeline: frames of 1024 samples, resized."
         return cls(size, "resize", n_fft=1024, hop=256)
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #c985d836
@@ -141,7 +136,7 @@ def checked_sound(
     audio: npt.ArrayLike,  # (n,) samples
     sample_rate: int,  # Hz
 ) -> Audio:  # the same samples
-    "Sound that can be looked at. Raises `DataError` for silence, less than 20 ms, or what is not a number."
+    "Check sound that is to be looked at. Raises `DataError` for silence, less than 20 ms, or what is not a number."
     with reading("The sound", "Expected (n,) samples of one channel."):
         sound = np.ascontiguousarray(audio, np.float32)
     if sound.ndim != 1:
@@ -162,7 +157,7 @@ def audio_to_spectrograms(
     format: SpectrogramFormat = SpectrogramFormat(),  # of the pictures
     overlap: float = 0.5,  # of neighbouring windows, as a share
 ) -> Spectrograms:
-    "Pictures of a recording. Raises `DataError` for silence, sound under 20 ms, or sound that is not a number."
+    "Make pictures of a recording. Raises `DataError` for silence, sound under 20 ms, or sound that is not a number."
     if not 0 <= overlap < 1:
         raise DataError(f"overlap is {overlap}; it must be at least 0 and below 1.")
     sound = checked_sound(audio, sr)
@@ -181,7 +176,7 @@ def rows_to_magnitude(
     bank: Tensor,  # (size, bins) weights
     iterations: int = 30,  # of the updates
 ) -> Tensor:  # (b, bins, T) amplitudes
-    "Frequencies that give these rows, by non-negative least squares."
+    "Find frequencies that give these rows, by non-negative least squares."
     floor = 1e-6 * rows.amax((-2, -1), keepdim=True)
     guess = torch.maximum(torch.linalg.pinv(bank) @ rows, floor)
     wanted, gram = bank.T @ rows, bank.T @ bank
@@ -198,7 +193,7 @@ def reflected_phases(
     reflection: float = 0.8,  # step β of the iteration
     seed: int = 0,  # of the first phases
 ) -> Tensor:  # (b, length) sound
-    "Sound whose short-time spectra have about these magnitudes, by relaxed reflections."
+    "Make sound whose short-time spectra have about these magnitudes, by relaxed reflections."
     n_fft = 2 * (magnitude.shape[-2] - 1)
     window = torch.hann_window(n_fft)
 
@@ -228,7 +223,7 @@ def spectrogram_to_audio(
     seed: int = 0,  # of the first phases
     reflection: float = 0.8,  # as in `reflected_phases`; 0 takes Griffin-Lim iterations
 ) -> Audio:  # (n, samples) at the format's rate
-    "Sound of pictures, a batch at a time. Raises `DataError` for a wrong size or range."
+    "Make sound of pictures, a batch at a time. Raises `DataError` for a wrong size or range."
     pictures = torch.as_tensor(np.asarray(spectrogram, np.float32))
     pictures = pictures.reshape(-1, *pictures.shape[-2:])
     if pictures.shape[1:] != (format.size, format.size):
@@ -253,17 +248,15 @@ def spectral_convergence(
     n_fft: int = 512,  # samples in a frame
     hop: int = 128,  # samples between frames
 ) -> FloatArray:  # (n,) dB, lower is better
-    "Relative distance of magnitude spectra, `20 log10(‖S - R‖ / ‖S‖)`."
+    "Return the relative distance of magnitude spectra, `20 log10(‖S - R‖ / ‖S‖)`."
     window = torch.hann_window(n_fft)
-    first, second = (
-        torch.stft(torch.from_numpy(np.asarray(x, np.float32)), n_fft, hop, window=window, return_complex=True).abs()
-        for x in (original, rebuilt)
-    )
+    sounds = [torch.from_numpy(np.asarray(x, np.float32)) for x in (original, rebuilt)]
+    first, second = (torch.stft(x, n_fft, hop, window=window, return_complex=True).abs() for x in sounds)
     ratio = (first - second).norm(dim=(1, 2)) / first.norm(dim=(1, 2))
     return np.asarray(20 * torch.log10(ratio).double().numpy(), np.float64)
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #056d34b9
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 METADATA = "spectrograms-metadata.csv"
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -271,7 +264,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 def recordings_in(
     folder: Path | str,  # searched with its subfolders
 ) -> list[Path]:  # sorted
-    "Recordings of a folder. Raises `DataError` if there are none."
+    "List the recordings of a folder. Raises `DataError` if there are none."
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{folder}: no recordings here ({', '.join(SUFFIXES)}). Check the path.")
@@ -282,7 +275,7 @@ def read_recording(
     file: Path | str,  # WAV, FLAC, OGG, MP3
     sample_rate: int,  # Hz; others are resampled
 ) -> Audio:  # (n,) samples of the first channel
-    "A recording's first channel. Raises `DataError` that names another channel if only that one has sound."
+    "Read a recording's first channel. Raises `DataError` that names another channel if only that one has sound."
     sound = read_audio(file, sample_rate)
     if np.abs(sound).max() < 1e-5:
         for channel in range(1, audio_info(file).channels):
@@ -298,7 +291,7 @@ def read_recording(
 def naming_file(
     recording: object,  # a file's path; anything else has no name
 ) -> Iterator[None]:
-    "A `DataError` from inside names the file, once."
+    "Let a `DataError` from inside name the file, once."
     try:
         yield
     except DataError as error:
@@ -328,13 +321,8 @@ def _picture_recordings(audio: Path, out: Path, format: SpectrogramFormat, overl
         with naming_file(file):
             found = audio_to_spectrograms(read_recording(file, format.sample_rate), format.sample_rate, format, overlap)
         files = _write_pictures(found, name, out)
-        columns = {
-            "spectrogram_file": files,
-            "source": source.as_posix(),
-            "start_seconds": found.start,
-            "level_db": found.level,
-        }
-        tables.append(pd.DataFrame(columns | asdict(format)))
+        columns = {"spectrogram_file": files, "source": source.as_posix(), "start_seconds": found.start}
+        tables.append(pd.DataFrame(columns | {"level_db": found.level} | asdict(format)))
         logger.info("%s: %d pictures", file.name, len(files))
     return pd.concat(tables, ignore_index=True)
 
@@ -358,7 +346,7 @@ def prepare_folder(
     format: SpectrogramFormat = SpectrogramFormat(),  # of the pictures
     overlap: float = 0.5,  # of neighbouring windows, as a share
 ) -> pd.DataFrame:  # the table
-    "Recordings to pictures, all or none. Raises `DataError`, with its name, for a recording that cannot be used."
+    "Turn recordings to pictures, all or none. Raises `DataError`, with its name, for a recording that cannot be used."
     if not 0 <= overlap < 1:
         raise DataError(f"overlap is {overlap}; it must be at least 0 and below 1.")
     out, part = Path(out), Path(out) / ".pictures.part"
@@ -382,7 +370,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tiff", ".npy")
 
 
 def _listed(folder: Path, spectrograms: str, metadata: str) -> tuple[list[Path], pd.DataFrame | None]:
-    "Files of a dataset, by its table or else by looking into the folder."
+    "List the files of a dataset, by its table or else by looking into the folder."
     if not (folder / metadata).is_file():
         place = folder / spectrograms if (folder / spectrograms).is_dir() else folder
         found = [path for pattern in ("*", "*/*") for path in place.glob(pattern) if path.suffix.lower() in _PICTURES]
@@ -400,11 +388,11 @@ def read_picture(
     path: Path,  # PNG, JPEG, BMP, TIFF, or NPY in [0, 1]
     size: int,  # rows and columns wanted
 ) -> npt.NDArray[np.uint8]:  # (size, size), the lowest frequency in the first row
-    "One grey picture. Raises `DataError` when it is missing, damaged, not square, or an array out of range."
+    "Read one grey picture. Raises `DataError` when it is missing, damaged, not square, or an array out of range."
     from PIL import Image
 
     if not path.exists():
-        raise DataError(f"{path}: as_list, but not there. Run dcgan_prepare again.")
+        raise DataError(f"{path}: listed, but not there. Run dcgan_prepare again.")
     with reading(path, "Not a readable picture: run dcgan_prepare again."):
         if path.suffix.lower() == ".npy":
             array = np.squeeze(np.load(path, allow_pickle=False))
@@ -421,7 +409,7 @@ def read_picture(
 def _format_of(
     table: pd.DataFrame | None,  # of a dataset
 ) -> SpectrogramFormat | None:  # None if it tells none
-    "The format of the pictures of a dataset. Raises `DataError` for more than one."
+    "Read the format of the pictures of a dataset. Raises `DataError` for more than one."
     names = list(asdict(SpectrogramFormat()))
     if table is None or any(name not in table for name in names):
         return None
@@ -458,7 +446,7 @@ class SpectrogramDataset(Described, Dataset[Tensor]):
         self.bytes = np.stack([read_picture(file, image_size) for file in self.files])
 
     def pictures(self, indices: Sequence[int] | slice = slice(None)) -> Audio:
-        "Pictures `(n, 1, size, size)` in [0, 1]."
+        "Return pictures `(n, 1, size, size)` in [0, 1]."
         return self.bytes[indices][:, None].astype(np.float32) / np.float32(255)
 
     def __len__(self) -> int:

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core import DataError, folder_lock, json_value, reading, when_interrupted
+from ..artefacts import json_value
+from ..core import DataError, folder_lock, reading, when_interrupted
 from .cells import cell_row, run_cell
 from .data import Protocol
 from .losses import term_names

@@ -119,7 +119,7 @@ def _largest(scaled: Float32Array, good: Float32Array) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    "What a model leaves of normal spectra; whatever else it leaves is compared with that."
+    "Holds what a model leaves of normal spectra; whatever else it leaves is compared with that."
 
     observed_map: Float32Array  # (9000,) variance over observed wavelength
     rest_map: Float32Array  # (REST_PIXELS,) what remains of it over rest wavelength

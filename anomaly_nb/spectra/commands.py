@@ -32,6 +32,7 @@ def spectra_train(
     devices: int = 1,  # Processors of each machine
     nodes: int = 1,  # Machines
     strategy: str = "auto",  # Lightning's way of training on several, for example ddp
+    restart: bool = False,  # Begin anew where --out holds a training with other settings, spectra or version
 ) -> None:
     "Train a detector on normal spectra and keep it in a folder. Example: spectra_train --simulate 1200 --out model"
     from anomaly_nb.spectra.benchmark import simulate_spectra
@@ -39,11 +40,11 @@ def spectra_train(
     from anomaly_nb.spectra.jobs import normal_spectra
     from anomaly_nb.training import device_options
 
-    trainer = device_options(device, devices, nodes, strategy)
+    trainer = device_options(device, devices, nodes, strategy) | {"restart": restart}
     common: dict[str, Any] = {"contamination": contamination, "seed": seed}
     network = SpectrumDetector(components, epochs, folder=str(out / "training"), **common)
     detector: SpectrumDetector = SpectrumPCA(components, **common) if baseline else network
-    detector.check_params()
+    detector._check_params()
     check_whole(simulate, "simulate", 0)
     spectra = simulate_spectra(simulate, seed) if simulate else normal_spectra(source, redshifts)
     with folder_lock(out, devices * nodes):

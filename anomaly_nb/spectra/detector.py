@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pandas as pd
 
 from ..core import DataError, Detector, FloatArray, Part, check_share, check_whole, generator
+from ..fingerprints import fitted_to
 from anomaly_nb.spectra.calibration import (
     Calibration,
     Expect,
@@ -29,9 +30,6 @@ from .linear import PrincipalComponents, absorb, local_features, product
 from .preparation import RestSpectra, to_rest_frame
 from .scoring import CHANNELS
 
-if TYPE_CHECKING:
-    from anomaly_nb.spectra.network import MaskedSpanAutoencoder
-
 # %% ../../nbs/spectra/08_detector.ipynb #9aa242fc
 @dataclass(frozen=True, eq=False)
 class NetworkWithHead:
@@ -40,7 +38,7 @@ class NetworkWithHead:
     components: PrincipalComponents
     features: Float32Array  # (m, REST_PIXELS) unit vectors
     strengths: FloatArray  # (m,) their prior variances
-    network: "MaskedSpanAutoencoder | None" = None
+    network: Any = None
     history: pd.DataFrame | None = None  # losses of the network's training
 
     @classmethod
@@ -134,7 +132,7 @@ class SpectrumDetector(Detector):
         self.components, self.epochs, self.robust = components, epochs, robust
         self.contamination, self.holdout, self.seed, self.folder = contamination, holdout, seed, folder
 
-    def check_params(self) -> None:
+    def _check_params(self) -> None:
         "Raise `DataError` for a parameter that makes no sense, before there is work."
         for name, value in self.get_params().items():
             if name in _LEAST:
@@ -149,7 +147,7 @@ class SpectrumDetector(Detector):
         **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
     ) -> Self:
         "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
-        self.check_params()
+        self._check_params()
         if len(check_spectra(X)) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
         rest = to_rest_frame(X)
@@ -161,6 +159,7 @@ class SpectrumDetector(Detector):
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
         self.decision_scores_ = self.calibration_.neg_log_p(rest, self._residual(rest)).max(axis=1)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
+        self.fitted_to_ = fitted_to(X)
         return self
 
     def _fit_model(self, rest: RestSpectra, **trainer: Any) -> Model:
@@ -190,6 +189,7 @@ class SpectrumDetector(Detector):
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
         for name in ("decision_scores_", "labels_"):
             vars(self).pop(name, None)
+        self.fitted_to_ = {**vars(self).get("fitted_to_", {}), "calibrated on": fitted_to(normals)}
         return self
 
     def expected(self, X: Spectra) -> Float32Array:

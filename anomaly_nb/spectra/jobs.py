@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..artefacts import load_facts
 from ..core import DataError, atomic_path, reading, when_interrupted
 from ..engines import printable
 from ..fingerprints import file_state
@@ -133,15 +134,12 @@ def load_detector(
     folder: Path,  # written by `spectra_train` or `save`
 ) -> tuple[SpectrumDetector, str]:  # the detector and its fingerprint
     "Load a detector of either kind. Raises `DataError` if there is none."
-    try:
-        kind = dict(json.loads((folder / "detector.json").read_text())).get("detector")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{folder}: no trained detector here. Run spectra_train --out {folder} first.") from error
-    detector = SpectrumPCA.load(folder) if kind == "SpectrumPCA" else SpectrumDetector.load(folder)
-    digest = hashlib.sha256()
-    for name in ("detector.json", "state.safetensors"):
-        digest.update((folder / name).read_bytes())
-    return detector, digest.hexdigest()[:16]
+    if not (folder / "detector.json").is_file():
+        raise DataError(f"{folder}: no trained detector here. Run spectra_train --out {folder} first.")
+    facts = load_facts(folder)
+    detector = (SpectrumPCA if facts.get("detector") == "SpectrumPCA" else SpectrumDetector).load(folder)
+    state = [facts.get(name) for name in ("detector", "params", "values", "arrays_sha256")]
+    return detector, hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/spectra/12_jobs.ipynb #64e8ef07
 def files_to_judge(
