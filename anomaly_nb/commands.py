@@ -94,7 +94,7 @@ def argument_comments(
 
 
 class OrNone(click.ParamType):  # type: ignore[type-arg]
-    "What may be left out: an empty text is None."
+    "A value that may be left out: an empty text is None."
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from anomaly_nb.core import DataError
 from anomaly_nb.metrics import segments, vus_pr
+from anomaly_nb.srcnn import subsequences
 from anomaly_nb.srcnn.detector import SpectralResidual
-from anomaly_nb.srcnn.subsequences import SubsequenceDetector, heartbeats, join_runs, maxima_law
+from anomaly_nb.srcnn.subsequences import SubsequenceDetector, heartbeats, join_runs, maxima_law, nearest_squares
 
 
 def noise(n=3000, seed=0):
@@ -171,14 +171,18 @@ def test_a_law_of_maxima_gives_back_its_rate():
     assert np.mean(scores > law.threshold(1e-3)) == pytest.approx(1e-3, rel=0.3)
 
 
-def test_time_is_linear():
-    def seconds(n):
-        values, start = rhythm(n), time.process_time()
-        SubsequenceDetector().fit(values)
-        return time.process_time() - start
+def test_the_number_of_comparisons_is_linear(monkeypatch):
+    compared = []
 
-    seconds(20_000)
-    assert seconds(200_000) < 40 * min(seconds(20_000) for _ in range(2))
+    def counted(values, starts, references, places):
+        compared[-1] += len(starts) * len(references)
+        return nearest_squares(values, starts, references, places)
+
+    monkeypatch.setattr(subsequences, "nearest_squares", counted)
+    for n in (20_000, 200_000):
+        compared.append(0)
+        SubsequenceDetector().fit(rhythm(n))
+    assert 0 < compared[1] < 12 * compared[0]
 
 
 def test_needs_no_torch():

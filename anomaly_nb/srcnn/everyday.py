@@ -157,7 +157,7 @@ def name_kind(
 
 # %% ../../nbs/srcnn/10_everyday.ipynb #bdb5df2a
 class ColumnJudgement(NamedTuple):
-    "What is known of each point of a column."
+    "Scores, evidence and alarms of each point of a column."
 
     score: FloatArray  # (n,) fused
     point: FloatArray  # (n,) -log10 p

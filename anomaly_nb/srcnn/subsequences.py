@@ -174,7 +174,7 @@ def _checksum(values: FloatArray) -> int:
 
 @dataclass(frozen=True, repr=False)
 class ShapeModel(Described):
-    "What the stretches of one curve look like."
+    "Scale, lengths, references and law of one curve."
 
     length: int  # points it was learned from
     checksum: int  # of these points
