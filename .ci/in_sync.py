@@ -15,7 +15,7 @@ def copy_of_the_sources(target: Path) -> None:
     for folder in ("nbs", "anomaly_nb"):
         ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "samples")
         shutil.copytree(ROOT / folder, target / folder, symlinks=True, ignore=ignore)
-    for name in ("settings.ini", "_quarto.yml", "README.md"):
+    for name in ("settings.ini", "README.md"):
         shutil.copy(ROOT / name, target)
 
 
