@@ -8,7 +8,7 @@ __all__ = ['names']
 # %% ../../nbs/srcnn/index.ipynb #2a883910
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.srcnn.benchmark import *
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anomaly_nb.srcnn.subsequences import *
     from anomaly_nb.srcnn.windows import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "series": ["Curve", "read_curve", "read_folder", "load_nab", "load_kpi"],

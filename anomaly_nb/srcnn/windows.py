@@ -7,17 +7,22 @@ __all__ = ['TAIL', 'trailing_means', 'estimated_next', 'window_saliency', 'train
 
 # %% ../../nbs/srcnn/12_windows.ipynb #4fd46526
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..core import BoolArray, DataError, Described, FloatArray, check_values, generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    WindowDataset: TypeAlias = Dataset[tuple[Tensor, Tensor]]
+else:  # PyTorch's loaders ask for a length and items, not for a class, and windows can be made without it
+    WindowDataset = object
 
 # %% ../../nbs/srcnn/12_windows.ipynb #c6d90d8f
 TAIL = 5  # estimated points behind the newest one (the paper's kappa)
@@ -103,7 +108,7 @@ def training_windows(
     return windows, labels
 
 # %% ../../nbs/srcnn/12_windows.ipynb #2e23c69e
-class gen_set(Described, Dataset[tuple[Tensor, Tensor]]):
+class gen_set(Described, WindowDataset):
     "Saliency (times 100) and labels of training windows, float32 `(width,)` each."
 
     def __init__(
@@ -120,6 +125,8 @@ class gen_set(Described, Dataset[tuple[Tensor, Tensor]]):
         saliency = window_saliency(values)
         mean = trailing_means(saliency)
         visible = (saliency >= mean) & ((saliency >= 0.001) | (mean >= 0.001))
+        import torch
+
         self.inputs = torch.from_numpy((100 * saliency).astype(np.float32))
         self.labels = torch.from_numpy((labels * visible).astype(np.float32))
 
@@ -130,5 +137,5 @@ class gen_set(Described, Dataset[tuple[Tensor, Tensor]]):
         shown = round(float(self.labels.mean()), 4)
         return {"windows": len(self), "width": self.inputs.shape[1], "share of anomalies": shown}
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> "tuple[Tensor, Tensor]":
         return self.inputs[index], self.labels[index]
