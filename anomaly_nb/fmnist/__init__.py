@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.losses import *
     from anomaly_nb.fmnist.memory import *
     from anomaly_nb.fmnist.multimemory import *
+    from anomaly_nb.fmnist.neighbours import *
     from anomaly_nb.fmnist.robust import *
     from anomaly_nb.fmnist.scores import *
     from anomaly_nb.fmnist.training import *
@@ -45,6 +46,7 @@ names = attach(
         "multimemory": ["MultiMemoryAutoencoder", "init_memory"],
         "diffusion": ["SimpleDDPM", "DiffusionUNet"],
         "transformer": ["TransformerAnomalyDetector"],
+        "neighbours": ["EdgeNeighbours"],
         "scores": ["ImageScorer", "pseudo_anomalies", "rank_scores"],
         "baselines": ["evaluate", "baseline_table"],
         "detector": ["MODELS", "build_model", "ImageDetector"],

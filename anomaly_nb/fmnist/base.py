@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/fmnist/02_base.ipynb #4fa18e83
 def image_tensor(
-    images: npt.ArrayLike,  # (n, 28, 28) or (n, 1, 28, 28); uint8, or floats between 0 and 1
+    images: Any,  # as `check_images` takes them
     name: str = "images",  # how the message calls them
-) -> Tensor:  # (n, 1, 28, 28) float32 between 0 and 1
+    size: int | None = 28,  # pixels of a side; None takes any square
+    channels: int = 1,  # 3 for colour
+) -> Tensor:  # (n, channels, size, size) float32 between 0 and 1
     "Make images what networks take. Raises `DataError` as `check_images` does."
-    return torch.from_numpy(check_images(images, name))[:, None]
+    tensor = torch.from_numpy(check_images(images, name, size, channels))
+    return tensor[:, None] if tensor.ndim == 3 else tensor
 
 # %% ../../nbs/fmnist/02_base.ipynb #1fb8e034
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -39,6 +42,7 @@ class ImageModel(nn.Module, ABC):
     "A network that learns what normal images look like. Images are `(b, 1, 28, 28)` between 0 and 1."
 
     mixed = True  # is it faster with half the digits? Small transformers are not
+    preferred = "choose"  # the score that its page recommends; "choose" asks pseudo-anomalies
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCORES', 'Pictures', 'CHOICES', 'Answer', 'ask', 'ask_all', 'ImageScore', 'OwnScore', 'PixelScore', 'SSIMScore',
-           'edge_residual', 'EdgeScore', 'EdgeLikelihoodScore', 'neighbour_distance', 'LatentScore', 'Weights',
-           'ImageScorer', 'wrong_shape', 'wrong_parts', 'wrong_surface', 'pseudo_anomalies', 'combined', 'rank_scores']
+           'edge_residual', 'EdgeScore', 'EdgeLikelihoodScore', 'LatentScore', 'Weights', 'ImageScorer', 'wrong_shape',
+           'wrong_parts', 'wrong_surface', 'pseudo_anomalies', 'combined', 'rank_scores']
 
 # %% ../../nbs/fmnist/14_scores.ipynb #e1979acf
 from abc import abstractmethod
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ..core import DataError, FloatArray, generator
 from .base import ImageModel, evaluating
 from .data import check_images
-from .features import orientation_histograms
+from .features import neighbour_distance as neighbour_distance  # where it was
+from .features import orientation_histograms, picture_statistics
 from .losses import mse, ssim
 from ..metrics import roc_auc
 
@@ -135,17 +136,6 @@ class EdgeLikelihoodScore(ImageScore):
         return (centred.square().sum(dim=1) / self.noise + along) / centred.shape[1]
 
 # %% ../../nbs/fmnist/14_scores.ipynb #47c40e26
-def neighbour_distance(
-    queries: Tensor,  # (b, d)
-    references: Tensor,  # (n, d)
-    k: int = 5,
-) -> Tensor:  # (b,)
-    "Return the mean Euclidean distance to the `k` nearest references."
-    near = references.square().sum(dim=1) - 2 * queries @ references.T
-    places = near.topk(min(k, len(references)), dim=1, largest=False).indices
-    return (references[places] - queries[:, None]).square().sum(dim=2).clamp(min=1e-12).sqrt().mean(dim=1)
-
-
 class LatentScore(ImageScore):
     "Mean distance to the five nearest codes of normal training images."
 

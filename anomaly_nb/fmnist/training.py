@@ -190,9 +190,12 @@ def train_model(
     patience, factor = check_whole(patience, "patience", 0), check_whole(factor, "factor")
     learning_rate = check_share(learning_rate, "learning_rate", inf)
     processor = device_options(device, devices, nodes, strategy)
-    held = None if validation is None else image_tensor(validation, "validation")
-    images = image_tensor(augment(normals, factor, seed=seed), "normals")
+    held = None if validation is None else image_tensor(validation, "validation", None)
+    images = image_tensor(augment(normals, factor, seed=seed), "normals", None)
     model.prepare(images)
+    if not any(True for _ in model.parameters()):  # nothing to train
+        model.eval().calibrate(image_tensor(normals, size=None) if held is None else held)
+        return pd.DataFrame(columns=["stage", "epoch", "loss", "val_loss", "learning_rate"], dtype=float)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stages, place = {"train": (epochs, learning_rate)}, None if folder is None else Path(folder)
     if fine_tune:
@@ -211,5 +214,5 @@ def train_model(
         histories.append(history.assign(stage=name))
     model.to("cpu").eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.load_state_dict({name: value.contiguous().clone() for name, value in model.state_dict().items()}, assign=True)
-    model.calibrate(image_tensor(normals) if held is None else held)
+    model.calibrate(image_tensor(normals, size=None) if held is None else held)
     return pd.concat(histories, ignore_index=True)
