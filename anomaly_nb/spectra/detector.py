@@ -6,7 +6,8 @@
 __all__ = ['NetworkWithHead', 'Model', 'SpectrumDetector', 'SpectrumPCA']
 
 # %% ../../nbs/spectra/08_detector.ipynb #16564382
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, Detector, FloatArray, Part, check_share, check_whole, generator
+from anomaly_nb.core import (
+    DataError,
+    Detector,
+    FloatArray,
+    Part,
+    check_number,
+    check_share,
+    check_whole,
+    generator,
+)
 from ..fingerprints import fitted_to
 from anomaly_nb.spectra.calibration import (
     Calibration,
@@ -27,8 +37,10 @@ from anomaly_nb.spectra.calibration import (
 )
 from .data import Float32Array, Spectra, check_spectra
 from .linear import PrincipalComponents, absorb, local_features, product
+from .population import Population, adapt_to, mean_squares
 from .preparation import RestSpectra, to_rest_frame
 from .scoring import CHANNELS
+from .verdicts import check_keep, unjudged, verdict_table
 
 if TYPE_CHECKING:
     from anomaly_nb.spectra.network import MaskedSpanAutoencoder
@@ -105,6 +117,7 @@ class NetworkWithHead:
         return cls(*head, network, pd.DataFrame(history))
 
 # %% ../../nbs/spectra/08_detector.ipynb #71526216
+_logger = logging.getLogger(__name__)
 _LEAST = {"components": 1, "epochs": 0, "robust": 0, "seed": 0}  # of the parameters that are whole numbers
 
 
@@ -120,7 +133,13 @@ class SpectrumDetector(Detector):
 
     model_: Model
     calibration_: Calibration
-    parts: ClassVar[Mapping[str, type[Part]]] = {"model_": NetworkWithHead, "calibration_": Calibration}
+    population_: Population
+    odd_: float  # share of odd ones that `adapt` has estimated
+    parts: ClassVar[Mapping[str, type[Part]]] = {
+        "model_": NetworkWithHead,
+        "calibration_": Calibration,
+        "population_": Population,
+    }
 
     def __init__(
         self,
@@ -160,6 +179,7 @@ class SpectrumDetector(Detector):
         residual = unexplained(self._expect, held, no_directions()) * np.sqrt(held.ivar)
         self.calibration_, normal = Calibration.fit(held, residual, no_directions())
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
+        self.population_ = Population.fit(X, normal, self._mean_squares(held, residual))
         self.decision_scores_ = self.calibration_.neg_log_p(rest, self._residual(rest)).max(axis=1)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         self.fitted_to_ = fitted_to(X)
@@ -188,11 +208,49 @@ class SpectrumDetector(Detector):
         self._check_fitted()
         if len(check_spectra(normals)) < 20:
             raise DataError(f"{len(normals)} normal spectra are too few to calibrate on; give at least 20, better 150.")
-        self.calibration_, normal = calibrate_on(self._expect, to_rest_frame(normals))
+        rest = to_rest_frame(normals)
+        self.calibration_, normal = calibrate_on(self._expect, rest)
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
+        squares = self._mean_squares(rest, self._residual(rest))
+        return self._moved(Population.fit(normals, normal, squares), {"calibrated on": fitted_to(normals)})
+
+    def adapt(
+        self,
+        spectra: Spectra,  # (n,) a list of the population to be judged, at least 20 that can be, better 150
+        odd: float = 0.05,  # share of odd ones that you expect; the list's own share decides where it is long
+    ) -> Self:
+        """Adapt to another population by the ordinary members of a list, without labels and without retraining.
+
+        `odd_` is the estimated share of the others. Raises `DataError` for fewer than 20 spectra that can be judged.
+        Deletes `decision_scores_` and `labels_`, which are of the old population; score spectra again with `detect`.
+        """
+        self._check_fitted()
+        check_number(odd, "odd", 0.5)
+        anything, most_missing = Population.from_arrays({}), float(self.calibration_.gaps[-1, 0])
+        reasons = unjudged(check_spectra(spectra), anything, most_missing)
+        some = spectra[np.array([not reason for reason in reasons], dtype=bool)]
+        if len(some) < 20:
+            raise DataError(
+                f"{len(some)} of {len(spectra)} spectra can be judged, too few to adapt to; give at least 20, better "
+                "150. detect() says what speaks against the others."
+            )
+        rest = to_rest_frame(some)
+        options = (self.threshold_, self.contamination, odd)
+        self.calibration_, ordinary, self.odd_ = adapt_to(self.calibration_, self._expect, rest, *options)
+        like = rest[np.flatnonzero(ordinary)]
+        squares = self._mean_squares(like, self._residual(like))
+        population = Population.fit(some[ordinary], self.population_.scores, squares).joined(self.population_)
+        return self._moved(population, {"adapted to": fitted_to(spectra)})
+
+    def _mean_squares(self, rest: RestSpectra, residual: Float32Array) -> FloatArray:
+        return mean_squares(self.calibration_.scaled(residual, rest.shift), rest)
+
+    def _moved(self, population: Population, source: dict[str, Any]) -> Self:
+        "Note another population, and drop what belongs to the old one."
+        self.population_ = population
         for name in ("decision_scores_", "labels_"):
             vars(self).pop(name, None)
-        self.fitted_to_ = {**vars(self).get("fitted_to_", {}), "calibrated on": fitted_to(normals)}
+        self.fitted_to_ = {**vars(self).get("fitted_to_", {}), **source}
         return self
 
     def expected(self, X: Spectra) -> Float32Array:
@@ -224,9 +282,32 @@ class SpectrumDetector(Detector):
         rest, least = to_rest_frame(X), self.threshold_ if neg_log_p is None else neg_log_p
         return region_table(X, self.calibration_.regions(rest, self._residual(rest), least, most))
 
-    def detect(self, X: Spectra) -> pd.DataFrame:
-        "Return a row per spectrum: id, z, score, is_anomaly, its region (observed angstrom) and the reason."
+    def detect(
+        self,
+        X: Spectra,  # n spectra
+        keep: Sequence[str] = (),  # reasons not to judge that do not count: flags, signal, pixels, redshift
+        alarm: bool = True,  # compare the list as a whole with what was learnt
+    ) -> pd.DataFrame:  # a row per spectrum, in their order; `attrs["alarm"]` holds the alarm's sentence
+        """Judge a list of spectra: score, verdict, region (observed angstrom) and reason.
+
+        A spectrum that is not judged has `judged` False, the reason why, and no score. `p_value` is never below
+        1 / (m + 1), m being the normal spectra that were held out; `q_value` is the false-discovery rate of a list that
+        ends there. `population_alarm` is True throughout if the list as a whole is unlike what was learnt.
+        """
         self._check_fitted()
+        reasons = unjudged(check_spectra(X), self.population_, float(self.calibration_.gaps[-1, 0]), check_keep(keep))
+        judged = self._judge(X[np.array([not reason for reason in reasons], dtype=bool)])
+        table = verdict_table(X, reasons, judged)
+        if alarm:
+            scores, squares = (judged[name].to_numpy(np.float64) for name in ("score", "mean_square"))
+            sentence = self.population_.alarm(scores, squares, self.threshold_)
+            table["population_alarm"], table.attrs["alarm"] = bool(sentence), sentence
+            if sentence:
+                _logger.warning(sentence)
+        return table
+
+    def _judge(self, X: Spectra) -> pd.DataFrame:
+        "Judge spectra that can be judged."
         rest = to_rest_frame(X)
         residual = self._residual(rest)
         neg_log_p = self.calibration_.neg_log_p(rest, residual)
@@ -236,13 +317,19 @@ class SpectrumDetector(Detector):
         table = table.merge(top[["id", "start", "end", "reason", "value"]], on="id", how="left")
         for channel, reason in enumerate(("line pairs", "coverage"), len(CHANNELS)):
             table.loc[neg_log_p.argmax(axis=1) == channel, "reason"] = reason
+        table["mean_square"] = self._mean_squares(rest, residual)
+        table["p_value"] = self.population_.p_values(table["score"].to_numpy(np.float64))
         return table
 
 # %% ../../nbs/spectra/08_detector.ipynb #2b68d853
 class SpectrumPCA(SpectrumDetector):
     "Principal components in the rest frame, weighted by inverse variance: the baseline of every table."
 
-    parts: ClassVar[Mapping[str, type[Part]]] = {"model_": PrincipalComponents, "calibration_": Calibration}
+    parts: ClassVar[Mapping[str, type[Part]]] = {
+        "model_": PrincipalComponents,
+        "calibration_": Calibration,
+        "population_": Population,
+    }
 
     def __init__(
         self,
