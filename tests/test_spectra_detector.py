@@ -25,6 +25,7 @@ from anomaly_nb.spectra import (
 from anomaly_nb.spectra.preparation import REST_PIXELS, REST_WAVELENGTH
 from anomaly_nb.spectra.report import _heights
 from anomaly_nb.spectra.scoring import line_pairs, log_p_values, variance_maps, window_statistics
+from anomaly_nb.spectra.verdicts import QUESTIONS
 from anomaly_nb.training import device_options
 
 torch.set_num_threads(1)
@@ -111,7 +112,9 @@ def test_contract(detector, train, normal):
     np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > detector.threshold_)
     assert detector.predict(normal).dtype == np.int64
     table = detector.detect(normal)
-    assert table.columns.tolist() == ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value"]
+    names = ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value", "mean_square", "p_value", "judged"]
+    assert table.columns.tolist() == [*names, "q_value", "population_alarm"]
+    assert table["judged"].all() and not table["population_alarm"].any()
     np.testing.assert_array_equal(table["is_anomaly"], detector.predict(normal) == 1)
     assert set(table["reason"]) <= {"scatter", "excess", "deficit", "line pairs", "coverage"}
 
@@ -227,8 +230,10 @@ def test_real_quasars_stand_out(detector):
     objects = load_sdss_objects()
     scores = detector.decision_function(objects)
     assert roc_auc(objects.classes != "GALAXY", scores) > 0.7
-    far = detector.detect(objects[objects.z > 2])
-    assert set(far["reason"]) == {"coverage"} and far["is_anomaly"].all()
+    far = objects[objects.z > 2]
+    assert not detector.detect(far)["judged"].any()
+    kept = detector.detect(far, keep=QUESTIONS)
+    assert set(kept["reason"]) == {"coverage"} and kept["is_anomaly"].all()
 
 
 def test_double_lines_are_named(detector):
