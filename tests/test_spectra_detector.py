@@ -15,6 +15,7 @@ from anomaly_nb.spectra import (
     KINDS,
     SpectrumDetector,
     SpectrumPCA,
+    concatenate,
     inject_anomalies,
     load_sdss_objects,
     load_sky,
@@ -293,3 +294,29 @@ def test_benchmark_is_fair():
     assert set(truth["kind"]) == set(KINDS) and (truth["end"] > truth["start"]).all()
     with pytest.raises(DataError):
         simulate_spectra(1, family="unknown")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_odd_members_do_not_hide_in_the_list_that_is_learnt(share):
+    count = round(400 * share)
+    odd, _ = inject_anomalies(simulate_spectra(count, 31, snr=(10, 30)), seed=5)
+    mixed = concatenate([simulate_spectra(400 - count, 30), odd])
+    detector = SpectrumPCA().fit(mixed)
+    labels = np.repeat([0, 1], [400 - count, count])
+    assert roc_auc(labels, detector.decision_scores_) > 0.97 and abs(detector.odd_ - share) < 0.05
+    assert detector.labels_[labels == 1].mean() >= 0.85 and detector.labels_[labels == 0].mean() < 0.08
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_another_population_without_labels(train, share, tmp_path):
+    detector, count = SpectrumPCA().fit(train), round(200 * share)
+    odd, _ = inject_anomalies(simulate_spectra(max(count, 1), 6, fibres=UNSEEN, family="stellar"), seed=7)
+    others = concatenate([simulate_spectra(200 - count, 5, fibres=UNSEEN, family="stellar"), odd[:count]])
+    assert detector.detect(others)["population_alarm"].all()
+    found = detector.adapt(others).predict(others)
+    assert found[: 200 - count].mean() < 0.12 and (not count or found[200 - count :].mean() > 0.8)
+    assert abs(detector.odd_ - share) < 0.1 and not hasattr(detector, "decision_scores_")
+    detector.save(tmp_path)
+    np.testing.assert_array_equal(SpectrumPCA.load(tmp_path).predict(others), found)
+    with pytest.raises(DataError, match="too few to adapt"):
+        detector.adapt(others[:10])

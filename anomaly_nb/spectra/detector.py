@@ -37,6 +37,7 @@ from anomaly_nb.spectra.calibration import (
 )
 from .data import Float32Array, Spectra, check_spectra
 from .linear import PrincipalComponents, absorb, local_features, product
+from .members import Members
 from .population import Population, adapt_to, mean_squares
 from .preparation import RestSpectra, to_rest_frame
 from .scoring import CHANNELS
@@ -115,6 +116,7 @@ class NetworkWithHead:
 
 # %% ../../nbs/spectra/08_detector.ipynb #71526216
 _logger = logging.getLogger(__name__)
+_MOST_FOLDS = 10
 _LEAST = {"components": 1, "epochs": 0, "robust": 0, "seed": 0}  # of the parameters that are whole numbers
 
 
@@ -131,7 +133,7 @@ class SpectrumDetector(Detector):
     model_: Model
     calibration_: Calibration
     population_: Population
-    odd_: float  # share of odd ones that `adapt` has estimated
+    odd_: float  # estimated share of odd ones in the list that was learnt last
     parts: ClassVar[Mapping[str, type[Part]]] = {
         "model_": NetworkWithHead,
         "calibration_": Calibration,
@@ -144,7 +146,7 @@ class SpectrumDetector(Detector):
         epochs: int = 40,  # passes over the spectra, in fours, 4 at least; 0 leaves the network out
         robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
-        holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
+        holdout: float = 0.25,  # share of the spectra that a fold leaves out to be judged
         seed: int = 0,  # of that choice, of weights and of training
         folder: Path | str | None = None,  # for logs and checkpoints: an interrupted `fit` goes on there
     ) -> None:
@@ -161,34 +163,55 @@ class SpectrumDetector(Detector):
 
     def fit(
         self,
-        X: Spectra,  # normal spectra, at least 60, better a thousand
+        X: Spectra,  # at least 60 spectra, better a thousand; a tenth of them may be odd
         y: None = None,  # there are no labels
         **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
     ) -> Self:
-        "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
+        """Learn from the ordinary members of a list, and judge all of it. Raises `DataError` for fewer than 60 spectra.
+
+        No member's score in `decision_scores_` comes from a linear model that has learnt from it. A network has learnt
+        from all ordinary members that it was not calibrated on. `odd_` is the estimated share of odd ones.
+        """
         self._check_params()
+        epochs = self.get_params().get("epochs")
+        if trainer and epochs is None:
+            raise DataError(f"{type(self).__name__} trains no network: leave out {', '.join(trainer)}.")
         if len(check_spectra(X)) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
-        rest = to_rest_frame(X)
-        order, held_out = generator(self.seed, 0).permutation(len(rest)), max(20, int(self.holdout * len(rest)))
-        self.model_ = self._fit_model(rest[np.sort(order[held_out:])], **trainer)
-        held = rest[np.sort(order[:held_out])]
-        residual = unexplained(self._expect, held, no_directions()) * np.sqrt(held.ivar)
-        self.calibration_, normal = Calibration.fit(held, residual, no_directions())
-        self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
-        self.population_ = Population.fit(X, normal, self._mean_squares(held, residual))
-        self.decision_scores_ = self.calibration_.neg_log_p(rest, self._residual(rest)).max(axis=1)
+        rest, folds = to_rest_frame(X), min(max(round(1 / self.holdout), 2), _MOST_FOLDS)
+        k = min(self.components, len(rest) * (folds - 1) // folds // 2)
+        members = Members.find(lambda some: self._expecting(self._linear_model(some, k)), rest, folds, self.seed)
+        known, residual = np.flatnonzero(members.ordinary), members.residual
+        if epochs:
+            order, count = generator(self.seed, 0).permutation(known), max(20, int(self.holdout * len(known)))
+            self.model_ = self._network_model(rest[np.sort(order[count:])], k, **trainer)
+            known = np.sort(order[:count])
+            residual = unexplained(self._expect, rest, no_directions()) * np.sqrt(rest.ivar)
+        else:
+            self.model_ = self._linear_model(rest[known], k)
+        held = rest[known]
+        self.calibration_, normal = Calibration.fit(held, residual[known], no_directions())
+        self.decision_scores_ = self.calibration_.neg_log_p(rest, residual).max(axis=1)
+        self.odd_ = members.odd
+        self.threshold_ = members.threshold(normal, self.contamination)
+        self.population_ = Population.fit(X[members.ordinary], normal, self._mean_squares(held, residual[known]))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         self.fitted_to_ = fitted_to(X)
         return self
 
-    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> Model:
+    def _linear_model(self, rest: RestSpectra, k: int) -> Model:
+        return NetworkWithHead.fit(rest, k, self.robust, 0)
+
+    def _network_model(self, rest: RestSpectra, k: int, **trainer: Any) -> Model:
         options: dict[str, Any] = {"seed": self.seed, "folder": self.folder} | trainer
-        return NetworkWithHead.fit(rest, self.components, self.robust, self.epochs, **options)
+        return NetworkWithHead.fit(rest, k, self.robust, self.epochs, **options)
+
+    def _expecting(self, model: Model) -> Expect:
+        return partial(model.expect, robust=self.robust)
 
     @property
     def _expect(self) -> Expect:
-        return partial(self.model_.expect, robust=self.robust)
+        return self._expecting(self.model_)
 
     def _residual(self, rest: RestSpectra) -> Float32Array:
         "Return residuals in σ as stated by `ivar`."
@@ -333,13 +356,11 @@ class SpectrumPCA(SpectrumDetector):
         components: int = 30,  # spectra in the basis
         robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
-        holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
+        holdout: float = 0.25,  # share of the spectra that a fold leaves out to be judged
         seed: int = 0,  # of that choice
     ) -> None:
         self.components, self.robust = components, robust
         self.contamination, self.holdout, self.seed = contamination, holdout, seed
 
-    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> Model:
-        if trainer:
-            raise DataError(f"SpectrumPCA trains no network: leave out {', '.join(trainer)}.")
-        return PrincipalComponents.fit(rest, self.components)
+    def _linear_model(self, rest: RestSpectra, k: int) -> Model:
+        return PrincipalComponents.fit(rest, k)
