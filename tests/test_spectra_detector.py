@@ -303,7 +303,7 @@ def test_odd_members_do_not_hide_in_the_list_that_is_learnt(share):
     mixed = concatenate([simulate_spectra(400 - count, 30), odd])
     detector = SpectrumPCA().fit(mixed)
     labels = np.repeat([0, 1], [400 - count, count])
-    assert roc_auc(labels, detector.decision_scores_) > 0.97 and abs(detector.odd_ - share) < 0.05
+    assert roc_auc(labels, detector.decision_scores_) > 0.95 and abs(detector.odd_ - share) < 0.05
     assert detector.labels_[labels == 1].mean() >= 0.85 and detector.labels_[labels == 0].mean() < 0.08
 
 
