@@ -64,10 +64,10 @@ def unjudged(
         z, ratio, flag = float(spectra.z[row]), float(signal[row]), str(spectra.flags[row])
         found = {
             "flags": flag,
-            "pixels": f"only {shares[row]:.0%} of the rest grid is observed"
-            if shares[row] < 1 - most_missing - GAP_MARGIN
-            else f"its pixels are {width:.1f} times as wide as those of the common grid"
+            "pixels": f"its pixels are {width:.1f} times as wide as those of the common grid"
             if width > _WIDE * max(widest, 1)
+            else f"only {shares[row]:.0%} of the rest grid is observed"
+            if shares[row] < 1 - most_missing - GAP_MARGIN
             else "",
             "signal": f"its signal-to-noise ratio is {ratio:.1f}; spectra from {low:.1f} to {high:.0f} can be judged"
             if not low <= ratio <= high
