@@ -20,7 +20,7 @@ from fastcore.script import call_parse
 HERE = Path(__file__).parent
 
 
-def series() -> tuple[Any, Any]:
+def series(folder: Path) -> tuple[Any, Any]:
     "A detector of points in curves, and a day of five-minute values."
     from anomaly_nb.srcnn import SpectralResidual, load_kpi
 
@@ -28,15 +28,15 @@ def series() -> tuple[Any, Any]:
     return SpectralResidual().fit(first.series), second.series.iloc[:288].to_numpy()
 
 
-def series_network() -> tuple[Any, Any]:
+def series_network(folder: Path) -> tuple[Any, Any]:
     "The network on top, and the same day."
     from anomaly_nb.srcnn import SRCNN, load_kpi
 
     first, second = load_kpi()[0].halves()
-    return SRCNN(window=64, epochs=1).fit(first.series.iloc[:3000]), second.series.iloc[:288].to_numpy()
+    return SRCNN(steps=20).fit(first.series.iloc[:3000], progress=False), second.series.iloc[:288].to_numpy()
 
 
-def spectra() -> tuple[Any, Any]:
+def spectra(folder: Path) -> tuple[Any, Any]:
     "Principal components, and one galaxy."
     from anomaly_nb.spectra import SpectrumPCA, simulate_spectra
 
@@ -44,7 +44,7 @@ def spectra() -> tuple[Any, Any]:
     return SpectrumPCA(10).fit(galaxies), galaxies[:1]
 
 
-def spectra_network() -> tuple[Any, Any]:
+def spectra_network(folder: Path) -> tuple[Any, Any]:
     "A network with a linear head, and one galaxy."
     from anomaly_nb.spectra import SpectrumDetector, simulate_spectra
 
@@ -52,7 +52,7 @@ def spectra_network() -> tuple[Any, Any]:
     return SpectrumDetector(10, epochs=4).fit(galaxies), galaxies[:1]
 
 
-def images() -> tuple[Any, Any]:
+def images(folder: Path) -> tuple[Any, Any]:
     "An autoencoder, and one image."
     from anomaly_nb.fmnist import ImageDetector, load_subset, make_protocol
 
@@ -60,23 +60,26 @@ def images() -> tuple[Any, Any]:
     return ImageDetector("CAE", epochs=1).fit(task.train[:200], progress=False), task.test[:1]
 
 
-def machine_sound() -> tuple[Any, Any]:
+def machine_sound(folder: Path) -> tuple[Any, Any]:
     "Neighbours among machines, and one clip of two seconds."
+    from anomaly_nb.audio import write_audio
     from anomaly_nb.dcase import SoundDetector
 
-    clips = list((0.1 * np.random.default_rng(0).standard_normal((24, 32000))).astype(np.float32))
+    clips = [folder / f"{i}.wav" for i in range(24)]
+    for i, path in enumerate(clips):
+        write_audio(path, 0.1 * np.random.default_rng(i).standard_normal(32000))
     return SoundDetector().fit(clips), clips[:1]
 
 
-def engine_sound() -> tuple[Any, Any]:
+def engine_sound(folder: Path) -> tuple[Any, Any]:
     "Pictures of engines, and one recording of two seconds."
     from anomaly_nb.dcgan import SpectrogramDetector, synthesize_engine
 
-    sounds = [synthesize_engine(seed=i, seconds=2.0) for i in range(6)]
+    sounds = [synthesize_engine(900 + 200 * i, seconds=2.0, seed=i) for i in range(6)]
     return SpectrogramDetector("picture").fit(sounds), sounds[:1]
 
 
-DETECTORS: dict[str, Callable[[], tuple[Any, Any]]] = {
+DETECTORS: dict[str, Callable[[Path], tuple[Any, Any]]] = {
     function.__name__: function
     for function in (series, series_network, spectra, spectra_network, images, machine_sound, engine_sound)
 }
@@ -107,8 +110,8 @@ def measure(
     processes: int = 3,  # of which the median is kept
 ) -> dict[str, Any]:
     "Fit, save, and let other processes load and score."
-    detector, item = DETECTORS[name]()
     with tempfile.TemporaryDirectory() as folder:
+        detector, item = DETECTORS[name](Path(folder))
         detector.save(Path(folder) / "detector")
         pd.to_pickle(item, Path(folder) / "item.pickle")  # this program's own file, gone with the folder
         front = ".".join(type(detector).__module__.split(".")[:2])
