@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         store,
         tour,
         training,
+        weights,
     )
 
 _home = find_spec("anomaly_nb")

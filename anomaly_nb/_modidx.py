@@ -3210,9 +3210,9 @@ d = { 'settings': { 'branch': 'main',
                                      'anomaly_nb.training._generators_kept': ('training.html#_generators_kept', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training._quiet': ('training.html#_quiet', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training.device_options': ('training.html#device_options', 'anomaly_nb/training.py'),
-                                     'anomaly_nb.training.fit_weights': ('training.html#fit_weights', 'anomaly_nb/training.py'),
-                                     'anomaly_nb.training.read_weights': ('training.html#read_weights', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training.save_checkpoint': ('training.html#save_checkpoint', 'anomaly_nb/training.py'),
                                      'anomaly_nb.training.train': ('training.html#train', 'anomaly_nb/training.py'),
-                                     'anomaly_nb.training.train_module': ('training.html#train_module', 'anomaly_nb/training.py'),
-                                     'anomaly_nb.training.write_weights': ('training.html#write_weights', 'anomaly_nb/training.py')}}}
+                                     'anomaly_nb.training.train_module': ('training.html#train_module', 'anomaly_nb/training.py')},
+            'anomaly_nb.weights': { 'anomaly_nb.weights.fit_weights': ('weights.html#fit_weights', 'anomaly_nb/weights.py'),
+                                    'anomaly_nb.weights.read_weights': ('weights.html#read_weights', 'anomaly_nb/weights.py'),
+                                    'anomaly_nb.weights.write_weights': ('weights.html#write_weights', 'anomaly_nb/weights.py')}}}

@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['logger', 'Loss', 'EpochSampler', 'SeedEachStep', 'History', 'EveryEpochs', 'save_checkpoint', 'LastCheckpoint',
-           'read_weights', 'write_weights', 'fit_weights', 'NetworkModule', 'device_options', 'train_module', 'train']
+           'NetworkModule', 'device_options', 'train_module', 'train']
 
 # %% ../nbs/03_training.ipynb #e52eb0a3
-import io
 import logging
 import os
 import signal
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,7 +26,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from anomaly_nb.core import (
     DataError,
-    atomic_path,
     check_whole,
     first_process,
     folder_lock,
@@ -40,6 +37,9 @@ from anomaly_nb.core import (
 from .fingerprints import describe_code
 from .processes import SharedStatistics, place_of_process
 from .store import Results, check_key
+from .weights import fit_weights as fit_weights  # whoever trains has them from here as well
+from .weights import read_weights as read_weights
+from .weights import write_weights as write_weights
 
 # %% ../nbs/03_training.ipynb #a1a82daa
 class EpochSampler(Sampler[int]):
@@ -156,47 +156,6 @@ class LastCheckpoint(Checkpoint):
             return
         self.epochs = done
         save_checkpoint(trainer, self.path)
-
-# %% ../nbs/03_training.ipynb #d90b7e31
-def read_weights(
-    path: Path | str,  # a file written by `torch.save`
-) -> Any:  # what is in it: usually a dict of tensors
-    "Load a checkpoint without running code in it. Raises `DataError` for a missing, damaged or unsafe file."
-    try:
-        if zipfile.is_zipfile(path):  # files of PyTorch's first years are none
-            with zipfile.ZipFile(path) as archive:
-                if (name := archive.testzip()) is not None:
-                    raise DataError(f"{name} differs from its checksum")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such checkpoint. Check the path and the epoch in the name.") from error
-    except Exception as error:  # torch.load raises many kinds for damaged files
-        what = f"not a readable checkpoint, damaged or unsafe ({type(error).__name__})"
-        raise DataError(f"{path}: {what}. Copy it again, or delete it and train again.") from error
-
-# %% ../nbs/03_training.ipynb #a08b3ac3
-def write_weights(
-    network: nn.Module,  # on any device
-    path: Path | str,  # read back by `read_weights` and by `torch.load`
-) -> None:
-    "Keep a network's `state_dict`. Raises `DataError` when it cannot be written."
-    buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in network.state_dict().items()}, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-
-
-def fit_weights(
-    network: nn.Module,  # gets the weights
-    state: Any,  # tensors by name
-    source: Path | str,  # where they came from, for the message
-) -> None:
-    "Put weights into a network. Raises `DataError` when names or shapes differ."
-    try:
-        network.load_state_dict(state)
-    except Exception as error:  # whatever stands where tensors should be
-        first = str(error).strip().splitlines()[-1].strip()
-        raise DataError(f"{source}: its weights do not fit this {type(network).__name__}. {first}") from error
 
 # %% ../nbs/03_training.ipynb #44a3037a
 Loss = Callable[[nn.Module, Any], Tensor]

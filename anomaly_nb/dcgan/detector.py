@@ -70,7 +70,7 @@ def load_discriminator(
     checkpoint: Path | str,  # of dcgan_train
 ) -> tuple[DCGANDiscriminator, SpectrogramFormat]:
     "Read a trained discriminator and its pictures' format. Raises `DataError` for a checkpoint without a format."
-    from anomaly_nb.training import fit_weights, read_weights
+    from anomaly_nb.weights import fit_weights, read_weights
 
     content = read_weights(checkpoint)
     if not isinstance(content, dict) or not content.get("format") or "discriminator" not in content:

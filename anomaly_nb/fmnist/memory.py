@@ -130,7 +130,7 @@ def perplexity(
     usage: Tensor,  # (m,) shares
 ) -> float:  # between 1 and m
     "Return the number of evenly used slots that would be as diverse."
-    return float(torch.special.entr(usage.double()).sum().exp())
+    return float(torch.special.entr(usage.cpu().double()).sum().exp())
 
 # %% ../../nbs/fmnist/09_memory.ipynb #e6a132ef
 def revive(

@@ -194,7 +194,7 @@ class Weights:
         source: str = "the saved detector",  # where the weights came from, for the message
     ) -> None:
         "Put the weights into a module. Raises `DataError` if they are of another one."
-        from anomaly_nb.training import fit_weights
+        from anomaly_nb.weights import fit_weights
 
         shapes = {name: value.shape for name, value in module.state_dict().items()}
         single = {name for name, value in self.arrays.items() if shapes.get(name) == () and value.size == 1}

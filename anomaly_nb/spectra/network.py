@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from ..core import Described, generator
 from .data import Float32Array
 from .preparation import RestSpectra
-from ..training import train
 
 # %% ../../nbs/spectra/07_network.ipynb #f2112a62
 class MaskedSpanAutoencoder(nn.Module):
@@ -120,6 +119,8 @@ def train_network(
     **trainer: Any,  # passed to `anomaly_nb.training.train`, on this machine unless told otherwise
 ) -> tuple[MaskedSpanAutoencoder, pd.DataFrame]:  # the network and a row of losses for every four passes
     "Train on hidden spans."
+    from anomaly_nb.training import train
+
     mean = (rest.flux * rest.ivar).sum(0) / np.maximum(rest.ivar.sum(0), 1e-6)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

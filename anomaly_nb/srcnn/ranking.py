@@ -23,7 +23,6 @@ from ..core import BoolArray, Described, FloatArray, check_number, check_whole, 
 from .model import ENERGY_CAP, ENERGY_FLOOR, SeriesModel, deviations, moving_mean
 from .season import repeat_season
 from .whitening import filter_pieces
-from ..training import train
 
 # %% ../../nbs/srcnn/14_ranking.ipynb #ad03cf1a
 CHANNELS = 7
@@ -260,6 +259,8 @@ def train_ranking(
     **options: Any,  # passed to `anomaly_nb.training.train`: folder, progress, ...
 ) -> RankingNetwork:
     "Train a network to find what was injected into curves. Raises `DataError` if there is nothing to do or to see."
+    from anomaly_nb.training import train
+
     check_training(window, steps, learning_rate, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

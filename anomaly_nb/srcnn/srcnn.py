@@ -24,7 +24,7 @@ from .model import SeriesModel, deviations, rank
 from .network import SRCNNNetwork, published_scores
 from .ranking import RankingNetwork, check_training, train_ranking, whitened_features
 from .season import bridge
-from ..training import fit_weights, read_weights
+from ..weights import fit_weights, read_weights
 
 # %% ../../nbs/srcnn/15_srcnn.ipynb #86bbda38
 def series_list(
