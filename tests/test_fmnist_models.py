@@ -197,7 +197,7 @@ def exported(scorer, images, folder):
     session = onnxruntime.InferenceSession(folder / "detector.onnx")
     results = [session.run(None, {"images": part.numpy()}) for part in (images[:50], images[:1])]
     with torch.no_grad():
-        own = DetectorGraph(scorer, 0.5)(images[:50])
+        own = DetectorGraph(scorer)(images[:50], torch.tensor(0.5))
     for (scores, alarms, maps), count in zip(results, (50, 1), strict=True):
         wanted = own[0][:count].numpy()
         assert (np.abs(scores - wanted) / np.maximum(np.abs(wanted), 1)).max() < 1e-4

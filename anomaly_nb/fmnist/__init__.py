@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.baselines import *
     from anomaly_nb.fmnist.bottlenecks import *
     from anomaly_nb.fmnist.data import *
+    from anomaly_nb.fmnist.defects import *
     from anomaly_nb.fmnist.detector import *
     from anomaly_nb.fmnist.diffusion import *
     from anomaly_nb.fmnist.grid import *
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.memory import *
     from anomaly_nb.fmnist.multimemory import *
     from anomaly_nb.fmnist.neighbours import *
+    from anomaly_nb.fmnist.pictures import *
     from anomaly_nb.fmnist.robust import *
     from anomaly_nb.fmnist.scores import *
     from anomaly_nb.fmnist.training import *
@@ -49,6 +51,8 @@ names = attach(
         "neighbours": ["EdgeNeighbours"],
         "scores": ["ImageScorer", "pseudo_anomalies", "rank_scores"],
         "baselines": ["evaluate", "baseline_table"],
+        "pictures": ["read_pictures"],
+        "defects": ["judge_defects", "write_defect_page"],
         "detector": ["MODELS", "build_model", "ImageDetector"],
         "grid": ["read_grid", "run_grid", "grid_table", "best_cells"],
     },

@@ -8,6 +8,7 @@ __all__ = ['FAMILIES', 'load_models', 'choose_score', 'ImageDetector', 'Detector
 # %% ../../nbs/fmnist/16_detector.ipynb #9a54a4f7
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,6 +24,7 @@ from .base import MODELS as MODELS  # whoever imports it from here has all of th
 from .base import ImageModel, build_model, evaluating, image_tensor, in_blocks
 from .data import check_images
 from .losses import FlexibleLoss
+from .pictures import Colour, file_names, read_pictures
 from .scores import SCORES, Answer, ImageScorer, Weights, ask_all, pseudo_anomalies, rank_scores
 
 # %% ../../nbs/fmnist/16_detector.ipynb #5a5488e9
@@ -53,13 +55,13 @@ def choose_score(
 
 # %% ../../nbs/fmnist/16_detector.ipynb #fb86a80c
 def _scores(scorer: ImageScorer, images: npt.ArrayLike) -> FloatArray:
-    "Return scores `(n,)` of images `(n, 28, 28)`."
+    "Return scores `(n,)` of images that were checked."
     with evaluating(scorer):
-        return in_blocks(scorer, image_tensor(images)).double().numpy()
+        return in_blocks(scorer, image_tensor(images, size=None)).double().numpy()
 
 
 class ImageDetector(Detector):
-    "A network of the zoo with a loss and a score, fitted to normal images of 28 by 28 pixels."
+    "A model of the zoo with a loss and a score, fitted to normal images: arrays, or files in a folder."
 
     scorer_: ImageScorer  # the network with its score
     score_: str  # name of the score that is used
@@ -76,23 +78,25 @@ class ImageDetector(Detector):
         fine_tune: int = 0,  # epochs with a tenth of the rate, after the others
         factor: int = 1,  # times the training images by augmentation
         batch_size: int = 128,
+        size: int = 28,  # pixels of a side; files are brought to it
+        colour: Colour = "grey",  # or "rgb"
         contamination: float = 0.05,  # share of held-out normal images above the threshold
         seed: int = 0,
     ) -> None:
         self.model, self.loss, self.score, self.options = model, loss, score, options
         self.epochs, self.fine_tune, self.factor, self.batch_size = epochs, fine_tune, factor, batch_size
-        self.contamination, self.seed = contamination, seed
+        self.contamination, self.seed, self.size, self.colour = contamination, seed, size, colour
 
     def fit(
         self,
-        X: npt.ArrayLike,  # (n, 28, 28) normal images, at least 10; a fifth is held out
+        X: Any,  # normal images as `read_pictures` takes them, at least 10; a fifth is held out
         y: None = None,
         *,
         progress: bool | None = None,  # progress bar; None shows one on a terminal only
         **options: Any,  # further arguments of `train_model`: learning_rate, patience, device, folder, ...
     ) -> Self:
         "Learn from normal images. Raises `DataError` for images or settings that cannot be learnt from."
-        images, share = check_images(X), check_share(self.contamination)
+        images, share = self._images(X), check_share(self.contamination)
         self.fitted_to_ = fitted_to(images)
         if len(images) < 10:
             raise DataError(f"{len(images)} images are too few to learn from and to hold some out. Pass at least 10.")
@@ -106,7 +110,7 @@ class ImageDetector(Detector):
         from anomaly_nb.fmnist.training import train_model
 
         train_model(network, learn, criterion, validation=hold, progress=progress, **settings)
-        normals, held_out = (ask_all(network, image_tensor(part)) for part in (learn, hold))
+        normals, held_out = (ask_all(network, image_tensor(part, size=None)) for part in (learn, hold))
         score = network.preferred if self.score is None else self.score
         self.score_ = choose_score(network, normals, held_out, hold) if score == "choose" else score
         self.scorer_ = ImageScorer(network, self.score_).fit(normals, held_out).eval()
@@ -115,28 +119,32 @@ class ImageDetector(Detector):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:
-        "Return scores `(n,)` of images `(n, 28, 28)`, in deviations of held-out normal images from their mean."
+    def decision_function(self, X: Any) -> FloatArray:
+        "Return scores `(n,)` of images, in deviations of held-out normal images from their mean."
         self._check_fitted()
-        return _scores(self.scorer_, X)
+        return _scores(self.scorer_, self._images(X))
 
-    def anomaly_map(self, X: npt.ArrayLike) -> FloatArray:
-        "Return where images differ `(n, 28, 28)`: the squared difference of each pixel from its reconstruction."
+    def anomaly_map(self, X: Any) -> FloatArray:
+        "Return where images differ `(n, size, size)`: the squared difference of each pixel from its reconstruction."
         self._check_fitted()
         with evaluating(self.scorer_):
-            return in_blocks(self.scorer_.model.anomaly_map, image_tensor(X)).double().numpy()
+            return in_blocks(self.scorer_.model.anomaly_map, image_tensor(self._images(X), size=None)).double().numpy()
 
-    def detect(self, X: npt.ArrayLike) -> pd.DataFrame:
-        "Return a row per image: score, is_anomaly, and row and column of the pixel that differs most."
-        scores, maps = self.decision_function(X), self.anomaly_map(X)
-        row, column = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), 28)
+    def detect(self, X: Any) -> pd.DataFrame:
+        "Return a row per image: score, is_anomaly, row and column of the pixel that differs most, and its file if any."
+        files, images = file_names(X), self._images(X)
+        scores, maps = self.decision_function(images), self.anomaly_map(images)
+        row, column = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), self.size)
         columns = {"score": scores, "is_anomaly": scores > self.threshold_, "row": row, "column": column}
-        return pd.DataFrame(columns).rename_axis("image")
+        table = pd.DataFrame(columns).rename_axis("image")
+        return table if files is None else table.assign(file=[str(path) for path in files])
 
     def export_onnx(self, path: Path | str) -> None:
         "Write network, score and threshold as one ONNX graph; needs the extra `onnx`."
         self._check_fitted()
-        write_onnx(DetectorGraph(self.scorer_, self.threshold_), path)
+        shape = (3 if self.colour == "rgb" else 1, self.size, self.size)
+        facts = {"detector": f"{self.model}, {self.score_}", **vars(self).get("fitted_to_", {})}
+        write_onnx(DetectorGraph(self.scorer_), path, self.threshold_, shape, facts)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -148,32 +156,48 @@ class ImageDetector(Detector):
             weights.into(detector.scorer_)
         return detector
 
+    def _images(self, X: Any) -> npt.NDArray[np.float32]:
+        return read_pictures(X, self.size, self.colour)
+
     def _network(self) -> ImageModel:
-        return build_model(self.model, seed=self.seed, **(self.options or {}))
+        other = {"size": self.size} if self.size != 28 else {}
+        other |= {"channels": 3} if self.colour == "rgb" else {}
+        known = signature(MODELS[self.model]).parameters if self.model in MODELS else other
+        if set(other) - set(known):
+            able = [name for name, kind in MODELS.items() if {"size", "channels"} <= set(signature(kind).parameters)]
+            advice = f"Take {' or '.join(able)}, or leave size and colour"
+            raise DataError(f"{self.model} reads 28 by 28 grey pixels. {advice}.")
+        return build_model(self.model, seed=self.seed, **other, **(self.options or {}))
 
 # %% ../../nbs/fmnist/16_detector.ipynb #7f969729
 class DetectorGraph(nn.Module):
-    "Images `(b, 1, 28, 28)` to scores `(b,)`, alarms `(b,)` and maps `(b, 28, 28)`."
+    "Images `(b, c, size, size)` and a threshold to scores `(b,)`, alarms `(b,)` and maps `(b, size, size)`."
 
-    threshold: Tensor
-
-    def __init__(self, scorer: ImageScorer, threshold: float) -> None:
+    def __init__(self, scorer: ImageScorer) -> None:
         super().__init__()
         self.scorer = scorer
-        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores = self.scorer(images)
-        return scores, scores > self.threshold, self.scorer.model.anomaly_map(images)
+        return scores, scores > threshold, self.scorer.model.anomaly_map(images)
 
 
 def write_onnx(
     graph: DetectorGraph,
     path: Path | str,  # of the file
+    threshold: float,  # where none is given
+    shape: tuple[int, int, int] = (1, 28, 28),  # of an image
+    facts: Mapping[str, Any] | None = None,  # kept as metadata
 ) -> None:
     "Write a graph that takes any number of images as an ONNX file."
-    shapes = ({0: torch.export.Dim("batch", min=1)},)
-    traced = torch.export.export(graph.eval(), (torch.rand(3, 1, 28, 28),), dynamic_shapes=shapes)
-    names = {"input_names": ["images"], "output_names": ["scores", "alarms", "maps"]}
+    import onnx
+
+    value, batch = torch.tensor(threshold, dtype=torch.float32), {0: torch.export.Dim("batch", min=1)}
+    traced = torch.export.export(graph.eval(), (torch.rand(3, *shape), value), dynamic_shapes=(batch, None))
+    names = {"input_names": ["images", "threshold"], "output_names": ["scores", "alarms", "maps"]}
     with atomic_path(path) as temporary:
         torch.onnx.export(traced, **names, verbose=False).save(temporary)  # type: ignore[arg-type, union-attr]
+        model = onnx.load(temporary)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), "threshold"))
+        onnx.helper.set_model_props(model, {name: str(fact) for name, fact in (facts or {}).items()})
+        onnx.save(model, temporary)

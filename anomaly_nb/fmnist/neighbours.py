@@ -42,15 +42,17 @@ class ExpectedDistance(nn.Module):
         distance: Tensor,  # (n,) of them
     ) -> None:
         "Fit the quadratic by ridge regression."
-        self.centre.copy_(statistics.mean(dim=0))
-        self.spread.copy_(statistics.std(dim=0, correction=0).clamp(min=1e-3))
+        plain = statistics.exp()
+        self.centre.copy_(plain.mean(dim=0))
+        self.spread.copy_(plain.std(dim=0, correction=0).clamp(min=1e-4))
         table = self._table(statistics).double()
-        price = torch.full((table.shape[1],), 10 + 0.01 * len(table), dtype=torch.float64)
+        price = torch.full((table.shape[1],), max(10, 0.01 * len(table)), dtype=torch.float64)
         price[0] = 0  # the mean is free
         solved = torch.linalg.solve(table.T @ table + price.diag(), table.T @ distance.double())
         self.coefficients.copy_(solved)
 
-    def _table(self, statistics: Tensor) -> Tensor:
+    def _table(self, logarithms: Tensor) -> Tensor:
+        statistics = logarithms.exp()  # a distance follows energies rather than their logarithms
         return _quadratic(((statistics - self.centre) / self.spread).clamp(-4, 4))
 
     def forward(self, statistics: Tensor) -> Tensor:
@@ -162,7 +164,7 @@ class EdgeNeighbours(ImageModel):
         "Return what the first 64 principal components of pixels keep."
         axes = self.pixel_axes[:, :64]
         drawn = self._pixel_code(x)[:, :64] @ axes.T + self.pixel_mean
-        return drawn.clamp(0, 1).view(len(x), *self.shape)
+        return drawn.clamp(0, 1).unflatten(1, self.shape)
 
     def terms(self, x: Tensor) -> Tensor:
         "Return distances in pixels, in edges, in edges beyond what is expected, and in statistics `(b, 4)`."
