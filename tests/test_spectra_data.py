@@ -397,7 +397,8 @@ def test_unknown_numbers_are_not_shared():
 
 def test_one_bad_row_does_not_lose_a_desi_file(tmp_path):
     ids, wavelength = np.array([11, 12, -5, -5, 13]), 3600 + 0.8 * np.arange(2751)
-    columns = [fits.Column("TARGETID", "K", array=ids), fits.Column("OBJTYPE", "3A", array=["TGT", "SKY", "", "", "TGT"])]
+    kinds = ["TGT", "SKY", "", "", "TGT"]
+    columns = [fits.Column("TARGETID", "K", array=ids), fits.Column("OBJTYPE", "3A", array=kinds)]
     columns += [fits.Column(name, "D", array=np.zeros(5)) for name in ("TARGET_RA", "TARGET_DEC")]
     columns += [fits.Column("COADD_FIBERSTATUS", "J", array=np.array([0, 0, 0, 0, 8]))]
     images = {"WAVELENGTH": wavelength, "FLUX": np.ones((5, 2751), "f4"), "IVAR": np.ones((5, 2751), "f4")}
