@@ -31,6 +31,8 @@ SPEED = [
 QUALITY = [
     ["srcnn_quality"],
     ["spectra_quality"],
+    ["spectra_lists"],
+    ["spectra_populations"],
     ["dcase_quality"],
     ["dcase_detectors"],
     ["fmnist_choice"],

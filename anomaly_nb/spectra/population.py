@@ -54,6 +54,7 @@ def continued(
 _DIRECTIONS = 6  # in which a new population may differ from the model
 _ROUNDS = 5  # after which the ordinary members are what they are
 _PRIOR = 20  # spectra that the expected share of odd ones counts for
+_SHORT = 40  # spectra; a shorter list is taken at its word: what is expected decides
 
 
 class Trimmed(NamedTuple):
@@ -83,7 +84,8 @@ def trim(
 ) -> Trimmed:  # with a calibration that has no directions
     "Find the ordinary members of a list by turns: learn from them, score all, choose anew."
     good, gaps = (rest.ivar > 0).astype(np.float32), missing_share(rest)
-    ordinary = scores <= np.median(scores)
+    first = int(np.ceil(len(scores) * (0.5 if len(scores) >= _SHORT else 1 - odd)))
+    ordinary = scores <= np.sort(scores)[first - 1]
     for _ in range(_ROUNDS):
         residual = residuals(ordinary)
         observed, rest_map = variance_maps(residual[ordinary], good[ordinary], rest.shift[ordinary])
@@ -108,7 +110,7 @@ def trim(
 def adapt_to(
     calibration: Calibration,  # of a population that was learnt
     expect: Expect,  # of the model
-    rest: RestSpectra,  # n spectra of another population, at least 20
+    rest: RestSpectra,  # n spectra of another population, at least 5
     threshold: float,  # as for `trim`
     contamination: float,  # as for `trim`
     odd: float,  # as for `trim`
@@ -223,7 +225,8 @@ class Population:
         level = float(np.median(squares) / np.median(self.squares))
         if not 0.5 < level < 2:
             why = f"its squared residuals are {level:.2g} times those of the spectra that were learnt"
-            return f"The list is foreign as a whole: {why}. Check that ivar is 1/σ², and the units; then use adapt()."
+            advice = "Check redshifts, that ivar is 1/σ², and units; then use adapt() on the list."
+            return f"The list is foreign as a whole: {why}. {advice}"
         kept = np.argsort(scores, kind="stable")[: len(scores) - int(np.ceil(_DROPPED * len(scores)))]
         m, known = len(self.scores), int((self.scores > threshold).sum())
         above = int((scores[kept] > threshold).sum())

@@ -204,10 +204,25 @@ def redrock_path(
     return Path(path).with_name(Path(path).name.replace("coadd", "redrock", 1))
 
 
+def _desi_targets(fibermap: Any) -> tuple[list[int], list[str], list[str]]:
+    "Return DESI's target numbers, names that are unlike each other, and why not to judge."
+    targets, columns = [int(target) for target in fibermap["TARGETID"]], fibermap.columns.names
+    kinds = [str(kind) for kind in fibermap["OBJTYPE"]] if "OBJTYPE" in columns else [""] * len(targets)
+    name = next((each for each in ("COADD_FIBERSTATUS", "FIBERSTATUS") if each in columns), "")
+    states = [int(state) for state in fibermap[name]] if name else [0] * len(targets)
+    names, flags, seen = list[str](), list[str](), dict[int, int]()
+    for target, kind, status in zip(targets, kinds, states, strict=True):
+        seen[target] = seen.get(target, 0) + 1
+        names.append(str(target) if seen[target] == 1 else f"{target}-{seen[target]}")
+        flag = pipeline_flags(kind, 0, status)
+        flags.append(flag or ("no target: TARGETID is negative" if target < 0 else ""))
+    return targets, names, flags
+
+
 def read_desi(
     path: Path | str,  # a coadd FITS file
     redshifts: Mapping[int, float] | None = None,  # by TARGETID; None takes the redrock file beside it, if there is one
-) -> Spectra:  # one row per target, ids are the TARGETIDs
+) -> Spectra:  # one row per target, ids are the TARGETIDs; a repeated one gets -2, -3 and so on
     "Read a DESI coadd file; targets without a redshift get NaN. Raises `DataError` for a missing extension or damage."
     from astropy.io import fits
 
@@ -225,11 +240,11 @@ def read_desi(
                 ivar = np.where(bad, 0, hdus[f"{arm}_IVAR"].data)
                 arms.append((hdus[f"{arm}_WAVELENGTH"].data, hdus[f"{arm}_FLUX"].data, ivar))
             fibermap = hdus["FIBERMAP"].data
-            targets = [int(target) for target in fibermap["TARGETID"]]
+            targets, names, flags = _desi_targets(fibermap)
             ra, dec = (np.array(fibermap[f"TARGET_{axis}"], dtype=np.float64) for axis in ("RA", "DEC"))
         wavelength, flux, weight = coadd_arms(arms)
         z = [redshifts.get(target, np.nan) for target in targets]
-        return Spectra(flux, weight, wavelength, z=z, ids=[str(target) for target in targets], ra=ra, dec=dec)
+        return Spectra(flux, weight, wavelength, z=z, ids=names, ra=ra, dec=dec, flags=flags)
 
 # %% ../../nbs/spectra/01_readers.ipynb #364e8064
 def check_unpacked(
