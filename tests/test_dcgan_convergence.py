@@ -168,9 +168,10 @@ def test_collapse_in_the_embedding_is_relative_to_the_best():
     detector, seen = ConvergenceDetector(iterations=400), []
     for i, values in enumerate(game(400, 9), 1):
         if i % 40 == 0:
-            detector.check_diversity({1: 0.12, 2: 0.4}.get(i // 40, 0.9 if i < 200 else 0.42))
+            detector.check_diversity(0.12 if i <= 120 else 0.4 if i == 160 else 0.9 if i < 280 else 0.42)
         seen.append(detector.update(i, *values))
-    assert seen[45] == "not_started" and set(seen[79:199]) == {"training"} and seen[199] == "mode_collapse"
+    assert set(seen[:98]) == {"training"} and seen[125] == "not_started"
+    assert set(seen[159:279]) == {"training"} and seen[279] == "mode_collapse"
 
 
 BAD = {  # level of generator and discriminator loss and of their gradient norms; None leaves it

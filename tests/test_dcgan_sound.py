@@ -267,7 +267,7 @@ def test_a_fitted_detector_needs_no_checkpoint(tmp_path, norm):
     content = {"discriminator": discriminator.state_dict(), "config": recipe, "format": asdict(SpectrogramFormat(64))}
     torch.save(content, checkpoint)
     before = torch.get_rng_state()
-    detector = SpectrogramDetector(checkpoint=str(checkpoint), against="neighbours").fit(engines)
+    detector = SpectrogramDetector("discriminator", str(checkpoint), "neighbours").fit(engines)
     scores = detector.decision_function(engines)
     assert torch.equal(torch.get_rng_state(), before)
     detector.save(tmp_path / "kept")

@@ -274,11 +274,11 @@ class ConvergenceDetector(Described):
     @property
     def times(self) -> tuple[int, int, int, int]:
         "Return iterations before a warning, before an end, between checks, and of patience, for this run's length."
+        start = min(2 * SPAN, self.min_iterations)
         if self.iterations is None:
-            return min(100, self.min_iterations), self.min_iterations, self.check_frequency, self.patience
+            return start, self.min_iterations, self.check_frequency, self.patience
         planned = max(1, self.iterations)
-        start = min(100, self.min_iterations, max(30, planned // 20))
-        before = min(self.min_iterations, max(50, planned // 5))
+        before = min(self.min_iterations, max(2 * SPAN, planned // 5))
         every = min(self.check_frequency, max(10, planned // 50))
         return start, before, every, min(self.patience, max(100, planned // 2))
 
