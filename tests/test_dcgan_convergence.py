@@ -136,7 +136,7 @@ def test_collapse_of_samples():
     assert is_collapsed(0.5 + 0.1 * (real - 0.5), real)
     detector = ConvergenceDetector(**QUICK)
     assert detector.check_samples(torch.from_numpy(real)) == "training"
-    assert detector.check_samples(real[:1].repeat(8, 0)) == "training"  # before min_iterations it only remembers
+    assert detector.check_samples(real[:1].repeat(8, 0)) == "mode_collapse"  # about the samples, not about the clock
     seen = statuses(game(150, 5), detector)
     assert set(seen[:99]) == {"training"} and set(seen[99:]) == {"mode_collapse"} and detector.learning_rates()[0] < 1
     assert detector.check_samples(real) == "training"
@@ -149,6 +149,64 @@ def test_collapse_of_samples():
             break
     assert detector.stop and 590 <= i <= 640
     assert ConvergenceDetector().check_samples(real * np.nan) == "diverged"
+
+
+def test_collapse_to_two_pictures_and_to_shifts_of_one():
+    rng = np.random.default_rng(0)
+    real = rng.random((32, 1, 16, 16))
+    two = real[:2].repeat(8, 0) + 0.05 * rng.standard_normal((16, 1, 16, 16))
+    shifts = np.stack([np.roll(real[0], int(shift), axis=-1) for shift in range(16)])
+    assert is_collapsed(two, real) and is_collapsed(shifts, real)
+    for samples in (two, shifts):
+        detector = ConvergenceDetector(iterations=400)
+        assert detector.check_samples(samples, real) == "not_started"
+        assert detector.check_samples(real[:16], real) == "training"
+        assert detector.check_samples(samples, real) == "mode_collapse"
+
+
+def test_collapse_in_the_embedding_is_relative_to_the_best():
+    detector, seen = ConvergenceDetector(iterations=400), []
+    for i, values in enumerate(game(400, 9), 1):
+        if i % 40 == 0:
+            detector.check_diversity(0.12 if i <= 120 else 0.4 if i == 160 else 0.9 if i < 280 else 0.42)
+        seen.append(detector.update(i, *values))
+    assert set(seen[:98]) == {"training"} and seen[125] == "not_started"
+    assert set(seen[159:279]) == {"training"} and seen[279] == "mode_collapse"
+
+
+BAD = {  # level of generator and discriminator loss and of their gradient norms; None leaves it
+    "discriminator_won": (4.0, 1e-3, None, None),
+    "generator_won": (0.01, 5.0, None, None),
+    "stalled": (None, None, 1e-6, None),
+}
+
+
+@pytest.mark.parametrize("iterations", [400, 800, 3000, 8000])
+@pytest.mark.parametrize("status", BAD)
+def test_faults_are_told_within_a_hundred_iterations_in_runs_of_any_length(iterations, status):
+    run, onset = game(iterations, 11), iterations // 4
+    for column, level in enumerate(BAD[status]):
+        if level is not None:
+            run[onset:, column] = level
+    seen = statuses(run[: onset + 101], ConvergenceDetector(iterations=iterations))
+    assert set(seen[: onset + 1]) == {"training"} and seen[-1] == status
+
+
+def test_dead_networks_have_not_started_and_one_spike_ends_nothing():
+    dead = np.tile([np.log(2), 2 * np.log(2), 0.0, 0.0], (300, 1))
+    assert statuses(dead, ConvergenceDetector(iterations=400))[-1] == "not_started"
+    run = game(3000, 12)
+    run[2000, 2] = 3e4
+    assert set(statuses(run, ConvergenceDetector(iterations=3000))) == {"training"}
+
+
+def test_slow_swings_and_slow_divergence():
+    run = game(3000, 13, spread=0.05)
+    run[:, 0] *= 1 + 0.7 * np.sin(2 * np.pi * np.arange(3000) / 150)
+    assert "oscillating" in statuses(run, ConvergenceDetector(iterations=3000))
+    rising = game(3000, 14)
+    rising[:, 0] += np.arange(3000) / 100
+    assert "diverged" in statuses(rising, ConvergenceDetector(iterations=3000))
 
 
 def test_distances_equal_a_loop():

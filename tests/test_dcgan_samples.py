@@ -132,3 +132,14 @@ def test_colours_and_bytes(tmp_path):
     np.save(tmp_path / "c.npy", colours)
     read = [np.asarray(Image.open(file)) for file in npy_to_images(tmp_path / "c.npy")]
     np.testing.assert_array_equal(np.moveaxis(read, 3, 1), colours[:, :, ::-1])
+
+
+def test_a_batch_goes_on_past_pictures_that_exist(tmp_path):
+    from anomaly_nb.dcgan.samples import npy_to_images
+
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).random((2, 1, 8, 8)).astype(np.float32))
+    first = npy_to_images(tmp_path / "a.npy")
+    first[0].write_bytes(b"mine")
+    assert len(npy_to_images(tmp_path, keep=True)) == 2 and first[0].read_bytes() == b"mine"
+    assert npy_to_images(tmp_path, keep=True) == []

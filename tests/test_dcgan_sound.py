@@ -123,6 +123,37 @@ def test_stereo_8_bit_and_96_khz(tmp_path):
     assert len(SpectrogramDataset(tmp_path / "dataset")) == len(table)
 
 
+def test_every_format_that_can_be_read_is_taken_and_the_rest_is_named(tmp_path, caplog):
+    audio, sound = tmp_path / "audio", synthesize_engine(2000, seconds=1.0)
+    audio.mkdir()
+    kinds = {"a.aiff": "AIFF", "b.au": "AU", "c.oga": "OGG", "d.aif": "AIFF", "e.wav": "WAV"}
+    for name, kind in kinds.items():
+        soundfile.write(audio / name, sound, 22050, format=kind)
+    soundfile.write(audio / "f.opus", np.resize(sound, 48000), 48000, format="OGG", subtype="OPUS")
+    for name in ("._e.wav", "notes.txt"):
+        (audio / name).write_text("no sound")
+    with caplog.at_level("INFO"):
+        table = prepare_folder(audio, tmp_path / "dataset")
+    assert set(table["source"]) == {*kinds, "f.opus"}
+    assert "2 files are left out" in caplog.text and ".txt" in caplog.text
+
+
+def test_bad_recordings_are_skipped_with_their_names_unless_strict(tmp_path, caplog):
+    audio = tmp_path / "audio"
+    write_engines(audio, 2, seconds=1.0)
+    soundfile.write(audio / "silent.wav", np.zeros(22050), 22050)
+    (audio / "text.wav").write_text("no sound")
+    table = prepare_folder(audio, tmp_path / "dataset", strict=False)
+    assert set(table["source"]) == {"engine_000.wav", "engine_001.wav"}
+    assert caplog.text.count("skipped") == 2 and "silent.wav" in caplog.text and "text.wav" in caplog.text
+    with pytest.raises(DataError, match=r"silent\.wav"):
+        prepare_folder(audio, tmp_path / "dataset")
+    for path in audio.glob("engine_*.wav"):
+        path.unlink()
+    with pytest.raises(DataError, match="none of 2 recordings"):
+        prepare_folder(audio, tmp_path / "other", strict=False)
+
+
 def test_dataset_faults(tmp_path):
     from PIL import Image
 
@@ -235,7 +266,7 @@ def test_a_fitted_detector_needs_no_checkpoint(tmp_path, norm):
     content = {"discriminator": discriminator.state_dict(), "config": recipe, "format": asdict(SpectrogramFormat(64))}
     torch.save(content, checkpoint)
     before = torch.get_rng_state()
-    detector = SpectrogramDetector(checkpoint=str(checkpoint), against="neighbours").fit(engines)
+    detector = SpectrogramDetector("discriminator", str(checkpoint), "neighbours").fit(engines)
     scores = detector.decision_function(engines)
     assert torch.equal(torch.get_rng_state(), before)
     detector.save(tmp_path / "kept")

@@ -22,28 +22,32 @@ _NONE = list[str]()  # words of a command line
 
 @command
 def dcgan_prepare(
-    audio_folder: Path,  # Folder of recordings: WAV, FLAC, OGG, MP3; of several channels the first is taken
+    audio_folder: Path,  # Folder of recordings: WAV, FLAC, OGG, MP3, AIFF, AU, OPUS; of several channels the first
     out: Path = Path("dataset"),  # Folder of the dataset to make
-    image_size: int = 128,  # Rows and columns of a picture
+    image_size: int | None = None,  # Rows and columns of a picture; 128 if neither this nor --config says more
     representation: Literal["hybrid", "mel", "resize"] = "hybrid",  # Rows of a picture; resize is the documented one
     sample_rate: int = 22050,  # Hz; recordings are resampled
     n_fft: int = 0,  # Samples in a frame; 0 means 512, for mel and resize 1024
     hop: int = 0,  # Samples between frames; 0 means a quarter of a frame
     db_range: float = 80.0,  # dB from the brightest to black
     overlap: float = 0.5,  # Of neighbouring windows, as a share
+    strict: bool = False,  # Refuse a folder with a recording that cannot be used, instead of skipping it
+    config: str = "",  # Configuration of dcgan_train for which the pictures are; it says image_size
 ) -> None:
     "Make pictures of recordings, with a table that says how. Example: dcgan_prepare recordings --out dataset"
+    from anomaly_nb.dcgan.config import load_config
     from anomaly_nb.dcgan.spectrograms import METADATA, SpectrogramFormat, prepare_folder
 
+    size = load_config(config or "config").model.image_size if image_size is None else image_size
     frame = n_fft or (512 if representation == "hybrid" else 1024)
     try:
-        form = SpectrogramFormat(image_size, representation, sample_rate, frame, hop or frame // 4, db_range)
+        form = SpectrogramFormat(size, representation, sample_rate, frame, hop or frame // 4, db_range)
     except DataError as error:
         name, _, rest = str(error).partition(" ")
         raise DataError(f"{ {'size': 'image_size', 'kind': 'representation'}.get(name, name) } {rest}") from error
     out = Path(out)
     with folder_lock(out):
-        table = prepare_folder(audio_folder, out, form, overlap)
+        table = prepare_folder(audio_folder, out, form, overlap, strict)
     logger.info("%d pictures of %d recordings, listed in %s", len(table), table["source"].nunique(), out / METADATA)
 
 # %% ../../nbs/dcgan/14_commands.ipynb #0dfd05d7
@@ -138,11 +142,14 @@ def dcgan_npy_to_images(
     with folder_lock(output) if output else nullcontext():  # which sweeps what a killed run has left
         for file in files:
             try:
-                images += npy_to_images(file, output or None, mode, format, quality, nrow or None, overwrite)
+                options = {"overwrite": overwrite, "keep": bool(batch_convert)}
+                images += npy_to_images(file, output or None, mode, format, quality, nrow or None, **options)
             except DataError as error:
                 if len(files) == 1:
                     raise
                 failed[str(file)] = str(error)
     if images:
         logger.info("%d images, the first one is %s", len(images), images[0])
+    elif not failed:
+        logger.info("All images of %d files are there already; --overwrite makes them anew", len(files))
     return report_failures(failed, len(files))

@@ -251,8 +251,8 @@ class SpectrogramDetector(Detector):
 
     def __init__(
         self,
-        method: str = "discriminator",  # one of `METHODS`
-        checkpoint: str = "",  # of dcgan_train; needed for "discriminator", gives the format for the others
+        method: str = "embedding",  # one of `METHODS`
+        checkpoint: str = "",  # of dcgan_train; only "discriminator" needs one, the others take its format
         against: str = "counterfeits",  # pseudo-anomalies; or "neighbours"
         contamination: float = 0.05,  # share of training recordings above the threshold
         cutoff: float = 0.0,  # Hz; what lies above is taken away from every sound; 0 leaves it

@@ -21,6 +21,7 @@ from ..audio import write_audio
 from ..core import DataError, FloatArray, IntArray, atomic_path, folder_lock
 from .analytics import ResourceMonitor, write_plots, write_resources, write_summary
 from .config import DCGANConfig
+from .convergence import sample_distances
 from .embedding import embed_sounds
 from anomaly_nb.dcgan.quality import (
     domain_classifier,
@@ -86,6 +87,8 @@ def training_quality(
     def measure(pictures: Pictures) -> dict[str, Any]:
         made, row = look(pictures), dict[str, Any](embedding=name, n_generated=len(pictures), n_real=len(real))
         row |= {"quality": kernel_distance(made, real), "quality_name": f"kernel_{name}"}
+        if name != "rows":
+            row |= {"diversity": sample_distances(made)[0] / max(sample_distances(real)[0], 1e-12)}
         row |= {"ssim_of_pairs": float(ssim(pictures[:-1], pictures[1:]).mean())}
         row |= {"lpips_aisfx_of_pairs": float(lpips(pictures[:-1], pictures[1:]).mean())}
         if metrics.calculate_fid:

@@ -81,6 +81,7 @@ def epoch_row(
     row["convergence_indicator"] = float(losses.var() / max(abs(losses.mean()), 1e-12))
     row["training_stability_score"] = float(max(0.0, 1 - norms.std() / max(norms.mean(), 1e-12)))
     row |= {"batch_size": config.training.batch_size, "sequence_length": config.model.image_size}
+    row |= {name: rows[name].iloc[-1] if name in rows else None for name in ("status", "reason")}
     return row | {"total_iterations_in_epoch": len(rows)}
 
 # %% ../../nbs/dcgan/12_run.ipynb #39c49c1d
@@ -270,6 +271,8 @@ class RunFolder(Callback):
         numbers = self.qualities.measure(epoch, lambda: generate_pictures(module.best_generator, noise))
         if (quality := numbers.get("quality")) is not None:
             record.detector.check_quality(record.iteration, quality)
+        if (diversity := numbers.get("diversity")) is not None and self.config.convergence.enabled:
+            record.detector.check_diversity(diversity)
         place: Row = {"epoch": epoch, "iteration": record.iteration}
         place["timestamp"] = datetime.now().isoformat(timespec="seconds")
         for name, network in (("generator", module.generator), ("discriminator", module.discriminator)):

@@ -130,6 +130,7 @@ def npy_to_images(
     nrow: int | None = None,  # pictures in a row of a grid; None makes it about square
     overwrite: bool = False,  # replace pictures that exist
     upright: bool = True,  # first row, the lowest frequency, at the bottom; False leaves it at the top
+    keep: bool = False,  # leave pictures that exist as they are and write the others
 ) -> list[Path]:  # the files written
     "Turn samples into image files. Raises `DataError` for files that hold none, or pictures that exist."
     if mode not in get_args(Mode) or format not in get_args(ImageFormat):
@@ -139,9 +140,10 @@ def npy_to_images(
     files, target = sample_files(path), None if output is None else Path(output)
     planned = [image for file in files for image in _plan(file, target, mode, format, nrow, upright)]
     taken = [image for image in planned if image.exists()]
-    if taken and not overwrite:
+    if taken and not (overwrite or keep):
         raise DataError(f"{taken[0]} exists, one of {len(taken)}. Choose another output, or allow overwriting.")
     for file in files:  # read again, a file at a time: a folder of samples may be larger than the memory
         for image, picture in _plan(file, target, mode, format, nrow, upright).items():
-            _save_picture(image, picture, quality)
-    return planned
+            if overwrite or image not in taken:
+                _save_picture(image, picture, quality)
+    return [image for image in planned if overwrite or image not in taken]

@@ -27,7 +27,7 @@ from ..audio import Audio
 from ..core import DataError, atomic_path, reading
 from .augmentation import AveragedGenerator, augment
 from .config import DCGANConfig
-from .convergence import ConvergenceDetector, detector_state, restore_detector
+from .convergence import REMEDIES, ConvergenceDetector, detector_state, restore_detector
 from .networks import DCGANDiscriminator, DCGANGenerator
 from .spectrograms import SpectrogramFormat
 from ..processes import place_of_process
@@ -155,15 +155,21 @@ class IterationRecord:
         self.detector = ConvergenceDetector(**vars(config.convergence))
         self.iteration = 0  # of the run
         self.rows = list[Row]()  # of this epoch
+        self.told = "training"  # the last status
         self.passed = 0  # rows of this epoch that were there before a resume
 
     def note(self, g_loss: float, d_loss: float, g_norm: float, d_norm: float, numbers: Numbers) -> Row:
         "Add an iteration and let the detector look at it."
         self.iteration += 1
         status = self.detector.update(self.iteration, g_loss, d_loss, g_norm, d_norm)
+        if status != self.told and status in REMEDIES:
+            reason = self.detector.memory.reason
+            logger.warning("iteration %d: %s, %s. %s.", self.iteration, status, reason, REMEDIES[status])
+        self.told = status
         losses = {"generator_loss": g_loss, "discriminator_loss": d_loss}
         norms = {"generator_grad_norm": g_norm, "discriminator_grad_norm": d_norm}
-        row = {"iteration": self.iteration, **losses, **norms, **numbers, "timestamp": time.time()}
+        row: Row = {"iteration": self.iteration, **losses, **norms, **numbers, "timestamp": time.time()}
+        row |= {"status": status, "reason": self.detector.memory.reason}
         row["learning_rate"] = self.detector.learning_rates()[0] * self.config.training.learning_rate
         self.rows.append(row | dict.fromkeys(RESOURCES) | self.resources())
         if self.iteration % self.config.metrics_and_checkpoints.detailed_logging_frequency == 0:
@@ -292,6 +298,7 @@ class AdversarialModule(L.LightningModule):
             self.log(name, row[column], on_step=False, on_epoch=True, prog_bar=shown, batch_size=1)
 
     def on_train_start(self) -> None:
+        self.record.detector.iterations = int(self.trainer.num_training_batches) * (self.trainer.max_epochs or 1)
         self.loops = self.loops or {"fit_loop": self.trainer.fit_loop.state_dict()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
