@@ -15,7 +15,16 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from ..audio import HTK, Audio
-from ..core import DataError, Described, Detector, FloatArray, check_number, check_share, check_values, check_whole
+from anomaly_nb.core import (
+    DataError,
+    Described,
+    Detector,
+    FloatArray,
+    check_number,
+    check_share,
+    check_values,
+    check_whole,
+)
 from .alignment import Aligner, Cycle, folded
 from .data import Clip, DCASEFolder
 from .listening import how_to_listen, learn_sound
@@ -133,7 +142,7 @@ class SoundDetector(Detector):
         checkpoint: str = "",  # file of a trained network, for "vqvae"
         seed: int = 0,  # for "gmm"
         channel: int | str = 0,  # number of the microphone, "mean" of all, or "best": never silent, seldom clipped
-        piece: float | None = None,  # s that are judged at a time; None takes the usual training clip, or 10 s of long ones
+        piece: float | None = None,  # s that are judged at a time; None takes the usual training clip, or 10 s
         hop: float | None = None,  # s from one piece to the next; None takes half a piece
         level: bool = False,  # is a recording that is louder or less loud than usual an anomaly?
     ) -> None:
@@ -147,8 +156,8 @@ class SoundDetector(Detector):
         return Settings(self.neighbours, self.components, self.seed, blocks)
 
     def fit(self, X: Iterable[Any], y: None = None) -> Self:
-        """Learn from normal recordings: files, or arrays `(n,)` or `(n, channels)` at 16 kHz. Raises `DataError` for fewer
-        than 4 pieces of sound, or wrong parameters."""
+        """Learn from normal recordings: files, or arrays `(n,)` or `(n, channels)` at 16 kHz. Raises `DataError` for
+        fewer than 4 pieces of sound, or wrong parameters."""
         _check_parameters(self.get_params())
         sources = recording_list(X)
         listening = how_to_listen(sources, self.channel, self.piece, self.hop)
@@ -207,12 +216,12 @@ class SoundDetector(Detector):
         mean, model = heard.rows.mean(axis=0), self.model_
         change = self.rows_.bands(mean) - self.rows_.bands(model.centre)
         top = int(np.abs(change / self.rows_.bands(model.scale)).argmax())
-        found = {"band_hz": float(np.round((HTK.hertz[top] + HTK.hertz[top + 1]) / 2)), "change_db": round(change[top], 1)}
-        return found | {"level_db": round(heard.level - self.usual_level_, 1)}
+        hertz, decibels = float(np.round((HTK.hertz[top] + HTK.hertz[top + 1]) / 2)), round(float(change[top]), 1)
+        return {"band_hz": hertz, "change_db": decibels, "level_db": round(heard.level - self.usual_level_, 1)}
 
     def detect(self, X: Iterable[Any]) -> pd.DataFrame:
-        """Return a row for each piece of each recording: file, start_s, end_s, score, threshold, is_anomaly, band_hz that
-        differs most from normal and its change_db, level_db of the piece over the usual one, note on its sound."""
+        """Return a row for each piece of each recording: file, start_s, end_s, score, threshold, is_anomaly, band_hz
+        that differs most from normal and its change_db, level_db of the piece over the usual one, note on its sound."""
         return pd.DataFrame([row for source in recording_list(X) for row in self.watch(source)])
 
 # %% ../../nbs/dcase/13_detector.ipynb #9c0d2b54

@@ -9,6 +9,7 @@ __all__ = ['ROWS', 'SHORTEST', 'LONGEST', 'LONG', 'how_to_listen', 'LearnedSound
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ LONGEST, LONG = 12.0, 10.0  # s of clips that are judged as they are; of pieces 
 def _seconds(source: Any) -> float:
     "Tell how long a recording is; of a stream that is not known before it ends."
     if isinstance(source, str | PathLike):
-        info = audio_info(source)
+        info = audio_info(Path(source))
         return float(-(-info.samples * HTK.sample_rate // info.sample_rate)) / HTK.sample_rate
     return len(source) / HTK.sample_rate if isinstance(source, np.ndarray) else np.inf
 
@@ -58,7 +59,8 @@ def how_to_listen(
     seconds = float(piece or (usual if usual <= LONGEST else LONG))
     known = sum(max(1, int(length / seconds)) for length in lengths if np.isfinite(length))
     parts = max(1, min(-(-ROWS // max(known, 1)), int(seconds / SHORTEST)))
-    return Listening(_best_channel(sources) if channel == "best" else channel, seconds, float(hop or seconds / 2), parts)
+    heard = _best_channel(sources) if channel == "best" else channel
+    return Listening(heard, seconds, float(hop or seconds / 2), parts)
 
 # %% ../../nbs/dcase/12a_listening.ipynb #5f006a18
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,8 @@ def _no_sound(source: Any, channel: int | str) -> DataError:
         sides = block[:, None] if block.ndim == 1 else block
         alive = [str(i) for i, side in enumerate(sides.T) if sound_note(side) != "silent"]
         if alive:
-            return DataError(f"{what}channel {channel} is silent. Choose another one: channel={alive[0]} hears something.")
+            remedy = f"Choose another one: channel={alive[0]} hears something."
+            return DataError(f"{what}channel {channel} is silent. {remedy}")
     return DataError(f"{what}silent on every channel. Check the microphone and record it again.")
 
 
@@ -104,8 +107,8 @@ def _notes(heard: Sequence[Heard], silent: int, contamination: float) -> list[st
     needed = int(np.ceil(round(1 / contamination, 9))) - 1
     if len(heard) < needed:
         notes.append(
-            f"{len(heard)} training pieces are too few for a share of {contamination:g}, which takes {needed}: about one "
-            f"normal piece in {len(heard) + 1} will be above the threshold. Give more, or calibrate()."
+            f"{len(heard)} training pieces are too few for a share of {contamination:g}, which takes {needed}: about "
+            f"one normal piece in {len(heard) + 1} will be above the threshold. Give more, or calibrate()."
         )
     return notes
 

@@ -65,7 +65,7 @@ def sound_row(
     total, mean = sound_level(picture), picture.mean(axis=1, keepdims=True)
     third = ((picture - mean) ** 3).mean(axis=1) / (picture.std(axis=1) ** 3 + np.float32(1e-3))
     parts = [(_sorted_levels(picture) - np.float32(total)).ravel(), _rhythm(picture).ravel(), third]
-    return np.concatenate([*parts, np.float32([total])] if level else parts)
+    return np.concatenate([*parts, np.array([total], np.float32)] if level else parts)
 
 # %% ../../nbs/dcase/12_methods.ipynb #3c72c874
 class Settings(NamedTuple):
@@ -165,7 +165,7 @@ def _held_out_residuals(rows: FloatArray, groups: IntArray, share: float) -> Flo
 
 @dataclass(frozen=True, eq=False)
 class ExcessResidual(Method):
-    "What principal components leave over, beyond two standard deviations of what they leave of unheard normal clips."
+    "The rest that components leave over, beyond two standard deviations of what they leave of other normal clips."
 
     components: FloatArray  # (k, d) axes of all blocks, zero outside their block
     spread: FloatArray  # (d,) standard deviation of held-out residuals
@@ -318,7 +318,7 @@ def crossed_scores(
 
 # %% ../../nbs/dcase/12_methods.ipynb #1f731cd1
 class Listening(NamedTuple):
-    "How a detector hears recordings; as plain values, for the file of a saved one."
+    "The way in which a detector hears recordings, as plain values for the file of a saved one."
 
     channel: int | str = 0  # number, or "mean"
     seconds: float = 0.0  # length of a piece; 0 for whole recordings

@@ -93,7 +93,8 @@ def recording_list(
     for item in found:
         if not isinstance(item, str | Iterable | PathLike):
             raise DataError(
-                f"A {type(item).__name__} is no path, no array of samples and no row of blocks. Give one of these, in a list."
+                f"A {type(item).__name__} is no path, no array of samples and no row of blocks. "
+                "Give one of these, in a list."
             )
     return found
 
