@@ -19,8 +19,9 @@ from anomaly_nb.dcase import (
     evaluate_detector,
     unpack_motor,
 )
+from anomaly_nb.dcase.clips import parse_clip
 from anomaly_nb.dcase.commands import dcase_check, dcase_study
-from anomaly_nb.dcase.data import OFFICIAL_COUNTS, parse_clip, spectrogram_batches
+from anomaly_nb.dcase.data import OFFICIAL_COUNTS, spectrogram_batches
 
 
 @pytest.fixture
@@ -229,8 +230,12 @@ def test_the_bundled_motor(tmp_path):
     assert counts.loc[("motor", "id_01")].tolist() == [4, 4, 6, 10.0]
 
 
-LAYOUTS = {  # folder and name of training clips, normal and broken test clips; machine, clips that are (learned from, normal, broken)
-    "2020": ("fan/train/normal_id_00_{:08d}.wav", "fan/test/normal_id_00_{:08d}.wav", "fan/test/anomaly_id_00_{:08d}.wav"),
+LAYOUTS = {  # names of training clips, of normal and of broken test clips
+    "2020": (
+        "fan/train/normal_id_00_{:08d}.wav",
+        "fan/test/normal_id_00_{:08d}.wav",
+        "fan/test/anomaly_id_00_{:08d}.wav",
+    ),
     "2021": (
         "fan/train/section_00_source_train_normal_{:04d}.wav",
         "fan/test/section_00_target_test_normal_{:04d}.wav",
@@ -309,7 +314,8 @@ def test_lengths_that_differ_are_cut_or_continued(tmp_path, lengths, usual):
     folder = DCASEFolder(root)
     folder.check()
     assert folder.samples("fan") == usual and folder.clips["usable"].all()
-    assert folder.problems["problem"].str.contains(f"brought to {usual}").sum() == sum(lengths(n) != usual for n in range(9))
+    told = folder.problems["problem"].str.contains(f"brought to {usual}")
+    assert told.sum() == sum(lengths(number) != usual for number in range(9))
     assert len(SpectrogramStudy(root).run().machines) == 1
     assert np.isfinite(DCASE2020Task2LogMelDataset(root, "fan").data).all()
     with pytest.raises(DataError, match="do without strict"):

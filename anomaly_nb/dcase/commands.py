@@ -30,7 +30,7 @@ def dcase_check(
     strict: bool = False,  # Refuse clips whose length differs, instead of cutting or continuing them
     out: Path | None = None,  # Write the problems to this CSV file
 ) -> Status:
-    """Look a folder of machine sounds over (DCASE 2020 to 2026, MIMII, ToyADMOS, one's own): what is in it, what is wrong.
+    """Look a folder of machine sounds over (DCASE, MIMII, ToyADMOS, one's own): what is in it, and what is wrong.
 
     Example: dcase_check machines
     """

@@ -98,15 +98,16 @@ _COLUMNS = [*Clip._fields, "samples", "seconds", "sample_rate", "channels"]  # o
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
     "List the files of a machine type and what is named like some; and the folders train and test without a recording."
     parts = [path for path in folder.glob("*") if path.is_dir() and path.name.lower() in ("train", "test")]
+    parts.sort(key=lambda path: path.name.lower(), reverse=True)  # train first
     found = [
         path
         for part in parts or [folder]
-        for path in part.rglob("*")
+        for path in sorted(part.rglob("*"))
         if path.is_file() or is_recording(path) or (path.is_symlink() and path.is_dir())
     ]
     names = sorted({part.name.lower() for part in parts} ^ {"train", "test"}) if parts else []
     empty = [part for part in parts if not any(is_recording(path) and part in path.parents for path in found)]
-    return sorted(path for path in found if not is_litter(path)), empty + [folder / name for name in names]
+    return [path for path in found if not is_litter(path)], empty + [folder / name for name in names]
 
 
 def _divided(clips: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -126,7 +127,7 @@ def _scan(root: Path, machine_type: str, folder: Path, sample_rate: int) -> tupl
     files, empty = _files(folder)
     for part in empty:
         place = str(part.relative_to(root))
-        problems.append(Problem(place, "no recording (WAV, FLAC or OGG)", "unpack the whole archive of this type", True))
+        problems.append(Problem(place, "no recording (WAV, FLAC or OGG)", "unpack the whole archive of the type", True))
     for path in files:
         place = str(path.relative_to(root))
         if not path.is_file():

@@ -26,7 +26,8 @@ from anomaly_nb.core import (
     check_whole,
 )
 from .alignment import Aligner, Cycle, folded
-from .data import Clip, DCASEFolder
+from .clips import Clip
+from .data import DCASEFolder
 from .listening import how_to_listen, learn_sound
 from .methods import BLOCKS, METHODS, Heard, Settings, SoundModel, SoundRows, crossed_scores
 from .recordings import recording_list

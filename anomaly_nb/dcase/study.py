@@ -25,7 +25,8 @@ import soundfile
 from ..audio import HTK, Audio, LogMel, read_audio
 from ..core import DataError, Described, atomic_path, folder_lock, html_card, render_page
 from .alignment import Aligner, Cycle, Intervals, Unaligned, folded
-from .data import Clip, DCASEFolder, spectrogram_batches
+from .clips import Clip
+from .data import DCASEFolder, spectrogram_batches
 from .groups import ContrastAccumulator, GroupAccumulator
 from .machine_result import MachineResult, machine_result
 from ..fingerprints import file_state
