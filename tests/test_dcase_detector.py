@@ -98,7 +98,7 @@ def test_files_from_generators_and_in_pipelines(root, tmp_path):
         ("is one file; a list", lambda fitted, train: SoundDetector().fit(train[0])),
         ("is one file; a list", lambda fitted, train: SoundDetector().fit(None)),
         ("is one file; a list", lambda fitted, train: fitted.detect(3)),
-        ("A ndarray is no path", lambda fitted, train: fitted.detect([np.zeros(16000)])),
+        ("type int64", lambda fitted, train: fitted.detect([np.zeros(16000, int)])),
         ("A NoneType is no path", lambda fitted, train: SoundDetector().fit([*train, None])),
         ("contamination is 'auto'", lambda fitted, train: SoundDetector(contamination="auto").fit(train)),
         ("contamination is nan", lambda fitted, train: SoundDetector(contamination=float("nan")).fit(train)),

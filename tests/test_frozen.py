@@ -550,7 +550,7 @@ def sound_detector(**settings: Any) -> dict[str, Any]:
     return found | {"calibrated": judged(detector.calibrate(test[:4]), train, test)}
 
 
-for method in ("mean", "pca", "gmm", "knn", "vqvae"):
+for method in ("mean", "pca", "excess", "gmm", "knn", "vqvae"):
     case(f"SoundDetector, {method}")(
         lambda method=method: sound_detector(method=method, checkpoint=rebuilder() if method == "vqvae" else "")
     )

@@ -12,6 +12,7 @@ from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.dcase.alignment import *
+    from anomaly_nb.dcase.clips import *
     from anomaly_nb.dcase.data import *
     from anomaly_nb.dcase.detector import *
     from anomaly_nb.dcase.groups import *
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 names = attach(
     __name__,
     submod_attrs={
+        "clips": ["Clip"],
         "data": [
-            "Clip",
             "DCASEFolder",
             "DCASE2020Task2LogMelDataset",
             "DCASE2020Task2TestDataset",

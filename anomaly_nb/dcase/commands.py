@@ -27,15 +27,16 @@ def dcase_check(
     root: Path,  # Folder with a folder for each machine type
     types: str | None = None,  # Machine types, separated by commas (default: all)
     official: bool = False,  # Compare the numbers of clips with the official development set
+    strict: bool = False,  # Refuse clips whose length differs, instead of cutting or continuing them
     out: Path | None = None,  # Write the problems to this CSV file
 ) -> Status:
-    """Look a folder in the layout of DCASE 2020 Task 2 over: what is in it, and what is wrong.
+    """Look a folder of machine sounds over (DCASE, MIMII, ToyADMOS, one's own): what is in it, and what is wrong.
 
     Example: dcase_check machines
     """
     from anomaly_nb.dcase.data import DCASEFolder
 
-    folder = DCASEFolder(root, _names(types), official=official)
+    folder = DCASEFolder(root, _names(types), official=official, strict=strict)
     logger.info("%s", folder.counts().to_string())
     problems = folder.problems
     logger.info("%s", problems.to_string(index=False) if len(problems) else "No problem found.")

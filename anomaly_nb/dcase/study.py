@@ -25,7 +25,8 @@ import soundfile
 from ..audio import HTK, Audio, LogMel, read_audio
 from ..core import DataError, Described, atomic_path, folder_lock, html_card, render_page
 from .alignment import Aligner, Cycle, Intervals, Unaligned, folded
-from .data import Clip, DCASEFolder, spectrogram_batches
+from .clips import Clip
+from .data import DCASEFolder, spectrogram_batches
 from .groups import ContrastAccumulator, GroupAccumulator
 from .machine_result import MachineResult, machine_result
 from ..fingerprints import file_state
@@ -114,6 +115,7 @@ class MachineReader:
     def study(self, machine_type: str, machine_id: str) -> MachineResult:
         "Read the clips of a machine and say what is found."
         train, test = (self.folder.select(machine_type, split, machine_id) for split in ("train", "test"))
+        test = [clip for clip in test if clip.label >= 0]
         alignment, broken = self.alignment(machine_type, machine_id), sum(clip.label for clip in test)
         training = GroupAccumulator((self.recipe.n_mels, alignment.aligner.width))
         self._gather([training], train, alignment)
@@ -258,7 +260,8 @@ class StudyReport(Described):
 def _complete(folder: DCASEFolder) -> tuple[list[tuple[str, str]], list[str]]:
     "List type and id of the machines with enough clips of each kind, and say what is left out."
     chosen, notes, problems = list[tuple[str, str]](), list[str](), folder.problems
-    unusable = problems.loc[problems["serious"] & problems["place"].str.endswith(".wav"), "place"].nunique()
+    of_a_file = problems["place"].str.contains(r"\.(?:wav|flac|ogg)$", case=False)
+    unusable = problems.loc[problems["serious"] & of_a_file, "place"].nunique()
     if unusable:
         clips = "1 clip is not usable and takes" if unusable == 1 else f"{unusable} clips are not usable and take"
         notes.append(f"{clips} no part; the table of problems says why.")
