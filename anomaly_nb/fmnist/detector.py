@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DataError, Detector, FloatArray, atomic_path, check_share, check_whole, generator, reading
+from ..fingerprints import fitted_to
 from .base import MODELS as MODELS  # whoever imports it from here has all of them
 from .base import ImageModel, build_model, evaluating, image_tensor, in_blocks
 from .data import check_images
@@ -106,7 +107,7 @@ class ImageDetector(Detector):
         self.score_ = choose_score(network, normals, held_out, hold) if self.score == "choose" else self.score
         self.scorer_ = ImageScorer(network, self.score_).fit(normals, held_out).eval()
         self.threshold_ = float(np.quantile(_scores(self.scorer_, hold), 1 - share))
-        self.decision_scores_ = _scores(self.scorer_, images)
+        self.decision_scores_, self.fitted_to_ = _scores(self.scorer_, images), fitted_to(images)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
