@@ -204,7 +204,7 @@ def main(
     rows += [f"{count} pages would be {name}: rename one" for name, count in site_names.items() if count > 1]
     rows += broken_links(html, home)
     rows += [f"{page}: not rendered: {found}" for page, text in html.items() for found in raw_links(text)]
-    rows += [f"{page}: a path of this machine" for page, text in html.items() if "site-packages" in text]
+    rows += [f"{page}: a path of this machine" for page, text in html.items() if "/site-packages" in text]
     rows += [f"{page}: output of a Matplotlib object" for page, text in html.items() if "<code>&lt;matplotlib." in text]
 
     if target.read_text(encoding="utf-8") != body:

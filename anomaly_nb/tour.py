@@ -19,13 +19,12 @@ from .commands import command
 from .core import atomic_path, folder_lock, log_level, render_page, when_interrupted
 
 if TYPE_CHECKING:  # a command's help has no use for them
-    from matplotlib.figure import Figure
     from tqdm import tqdm
 
 # %% ../nbs/09_tour.ipynb #413068c9
 def idea_figure(
     narrow: bool = False,  # one panel below the other, for a phone
-) -> "Figure":
+) -> Any:  # a figure of Matplotlib
     "Draw data, their spectrum with what is usual in it, and what cannot be explained."
     import matplotlib.pyplot as plt
     import numpy as np
@@ -106,7 +105,7 @@ def anomaly_nb_tour(
     note = f"Finished chapters are kept in {kept}; the same command goes on from there."
     with folder_lock(out), log_level("anomaly_nb.training", "anomaly_nb.dcgan"), when_interrupted(note):
         results = Results(kept, {"quick": quick}, restart=True)
-        missing = results.missing(systems)
+        missing = results.missing(list(systems))
         done, total = sum(shares[name] for name in systems if name not in missing), sum(shares.values())
         with tqdm(total=total, initial=done, bar_format=BAR, disable=None) as bar, _ticking(bar):
             for number, (name, system) in enumerate(systems.items(), 1):

@@ -34,6 +34,7 @@ from anomaly_nb.core import (
     folder_lock,
     generator,
     log_level,
+    reading,
     sync_files,
 )
 from .files import check_archive, check_local, check_size, size_on_disk
@@ -299,6 +300,10 @@ def _claimed(
     with folder_lock(folder, processes):
         if Results(folder, key, restart=restart, readonly=not first).restarted and first:
             last.unlink(missing_ok=True)
+        if last.exists():  # Lightning would say in its own words that it is damaged
+            state = read_weights(last)
+            with reading(last, "Delete the folder and train again."):
+                len(state["callbacks"]["History"]["rows"])
         yield last if last.exists() else None
 
 # %% ../nbs/03_training.ipynb #dbff6cc0

@@ -5,7 +5,7 @@ Each task has one normal class and two that look like it: 3,840 normal images to
 normal ones against 1,200 others to be judged. All rows of the grid are trained with one loss. Candidates are the six
 scores and all sums of two. `fmnist_choice.csv`: AUROC of each row and score by task; the best mean is carried over to
 `original` by `fmnist_quality.py`. `fmnist_rules.csv`: what that rule finds on a task when it is carried over from the
-other tasks alone, beside the choice by anomalies made from normal images. The argument is a folder of finished cells.
+other tasks alone, beside the choice by pseudo-anomalies. The argument is a folder of finished cells.
 """
 
 import sys
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anomaly_nb.core import generator, load_state
+from anomaly_nb.core import generator
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.fmnist.data import Protocol, load_fashion_mnist
-from anomaly_nb.fmnist.grid import cell_name, read_grid, run_grid
+from anomaly_nb.fmnist.grid import finished_cells, read_grid, run_grid
 from anomaly_nb.fmnist.scores import SCORES, combined
 from anomaly_nb.metrics import roc_auc
 
@@ -54,8 +54,7 @@ def main() -> None:
         top = table.loc[table["worst three"].idxmax()]
         made[name] = {"model": top.name[0], "score": top["score"], "roc_auc": top["roc_auc"]}
         columns[name] = {}
-        for model in models:
-            state = load_state(folder / name / cell_name(model, LOSS))
+        for (model, _), state in finished_cells(models, {LOSS: losses[LOSS]}, folder / name):
             for score in CANDIDATES:
                 values = combined(state["test"], state["validation"], score)
                 columns[name][model, score] = roc_auc(task.truth, values)

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from timing import median_seconds
 from tqdm.auto import tqdm
 
-from anomaly_nb.core import DataError, generator, load_state, save_state
+from anomaly_nb.core import folder_lock, generator
 from anomaly_nb.fmnist.base import build_model, image_tensor
 from anomaly_nb.fmnist.data import Protocol, load_fashion_mnist, make_protocol
 from anomaly_nb.fmnist.losses import FlexibleLoss
@@ -28,6 +28,7 @@ from anomaly_nb.fmnist.multimemory import fill_memories
 from anomaly_nb.fmnist.scores import SCORES, ImageScorer, ask_all, combined, pseudo_anomalies, rank_scores
 from anomaly_nb.fmnist.training import train_model
 from anomaly_nb.metrics import roc_auc
+from anomaly_nb.store import Results
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
@@ -49,14 +50,12 @@ FIXED = ("model", "hog")  # scores that need no choice
 Parts = dict[str, np.ndarray]  # of a cell: six scores (n, 6) by set of images
 
 
-def run(task: Protocol, name: str, seed: int, epochs: int, cell: Path) -> Parts:
+def run(task: Protocol, name: str, seed: int, epochs: int, results: Results) -> Parts:
     "Train a network and keep its scores, or read them where that was done before."
     all_scores = name in COMPARED and seed == SEEDS[0]
     names = SCORES if all_scores else FIXED
-    try:
-        return load_state(cell)
-    except DataError:
-        pass
+    if not results.missing([cell := f"{name}, {seed}"]):
+        return results.get(cell)
     model = build_model("MemAE" if name == "MemAE" else "MultiMemoryAutoencoder", seed=seed, **NETWORKS[name])
     loss = FlexibleLoss("mse")
     settings = {"epochs": epochs, "seed": seed, "progress": False}
@@ -69,8 +68,8 @@ def run(task: Protocol, name: str, seed: int, epochs: int, cell: Path) -> Parts:
         images |= {f"made.{kind}": made for kind, made in pseudo_anomalies(task.validation[:200]).items()}
     parts = {"validation": scorer.raw(held)}
     parts |= {what: scorer.raw(ask_all(model, image_tensor(pictures))) for what, pictures in images.items()}
-    save_state(cell, {what: values.numpy().astype(np.float64) for what, values in parts.items()})
-    return load_state(cell)
+    results.put(cell, {what: values.numpy().astype(np.float64) for what, values in parts.items()})
+    return results.get(cell)
 
 
 def test_scores(seeds: list[Parts], score: str) -> np.ndarray:
@@ -191,8 +190,10 @@ def main(
     jobs = [(name, seed) for name in COMPARED for seed in SEEDS]
     jobs += [(name, seed) for seed in SEEDS[:seeds] for name in NETWORKS if name not in COMPARED]
     parts: dict[str, list[Parts]] = {name: [] for name in NETWORKS}
-    for name, seed in tqdm(jobs):
-        parts[name].append(run(task, name, seed, epochs, Path(runs) / f"{epochs} epochs, {name}, {seed}"))
+    with folder_lock(runs):
+        results = Results(runs, {"epochs": epochs})
+        for name, seed in tqdm(jobs):
+            parts[name].append(run(task, name, seed, epochs, results))
     table, by_seed = ablation(task, parts)
     table.loc["1-NN of pixels"] = pd.Series(baseline(task))
     table.round(4).to_csv(RESULTS / "fmnist_memory.csv")

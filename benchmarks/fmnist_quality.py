@@ -1,7 +1,7 @@
 """How well images of clothes are told apart: baselines, the full grid, and one class against the rest.
 
 Needs the published Fashion-MNIST files. Finished cells are kept in a folder (first argument) and not run again. No
-label takes part in any fit or choice: scores and cells are chosen by anomalies made from held-out normal images, or, in
+label takes part in any fit or choice: scores and cells are chosen by pseudo-anomalies of held-out normal images, or, in
 `fmnist_carried.csv`, carried over from other classes, on which `fmnist_choice.py` has to be run before.
 """
 
@@ -12,11 +12,10 @@ from pathlib import Path
 import pandas as pd
 from fmnist_choice import LOSS
 
-from anomaly_nb.core import load_state
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.fmnist.baselines import BASELINES, baseline_scores, baseline_table, judge
 from anomaly_nb.fmnist.data import CLASSES, Protocol, load_fashion_mnist, make_protocol
-from anomaly_nb.fmnist.grid import best_cells, cell_name, cells_of, finished, grid_table, read_grid, run_grid
+from anomaly_nb.fmnist.grid import best_cells, finished_cells, grid_table, read_grid, run_grid
 from anomaly_nb.fmnist.scores import CHOICES, combined, rank_scores
 from anomaly_nb.metrics import roc_auc
 
@@ -34,10 +33,7 @@ def carried_table(models: dict, losses: dict, task: Protocol, folder: Path) -> p
     "Each row with the loss and the score that are carried over from other classes."
     rows = {}
     for (model, score), other in carried_choice()["mean"].items():
-        settings = cells_of({model: models[model]}, {LOSS: losses[LOSS]})[model, LOSS]
-        place = folder / cell_name(model, LOSS)
-        if finished(place, settings):
-            state = load_state(place)
+        for _, state in finished_cells({model: models[model]}, {LOSS: losses[LOSS]}, folder):
             held, test = (combined(state[what], state["validation"], score) for what in ("validation", "test"))
             rows[model] = {"score": score, "other classes": other} | judge(task, held, test)
     return pd.DataFrame(rows).T.rename_axis("model").infer_objects()
@@ -52,7 +48,7 @@ def one_vs_rest(splits: list, folder: Path) -> pd.DataFrame:
         task = make_protocol("one-vs-rest", *splits, normal=normal)
         place = folder / f"class{normal}"
         row = run_grid(model, loss, task, place, progress=False).iloc[0]
-        state = load_state(place / cell_name(*CHOSEN))
+        ((_, state),) = finished_cells(model, loss, place)
         column = {"chosen": row["roc_auc"], "score": row["score"]}
         for score in dict.fromkeys((*CHOICES, carried_choice().index[0][1])):
             column[score] = roc_auc(task.truth, combined(state["test"], state["validation"], score))
@@ -80,8 +76,8 @@ def baseline_draws(splits: list, draws: int = 5) -> pd.DataFrame:
 def score_table(models: dict, losses: dict, task: Protocol, folder: Path) -> pd.DataFrame:
     "Every score of every finished cell: what made anomalies say of it, and what the labels say afterwards."
     tables = {}
-    for names, settings in cells_of(models, losses).items():
-        if not finished(place := folder / cell_name(*names), settings) or (state := load_state(place))["reason"]:
+    for names, state in finished_cells(models, losses, folder):
+        if state["reason"]:
             continue
         held = state["validation"]
         table = rank_scores(held, {k: v for k, v in state.items() if k.startswith("made.")})

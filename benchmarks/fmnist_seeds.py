@@ -13,10 +13,9 @@ import pandas as pd
 from fmnist_choice import LOSS, RESULTS, TASKS, make_task
 from fmnist_quality import carried_choice
 
-from anomaly_nb.core import load_state
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.fmnist.data import Protocol, load_fashion_mnist, make_protocol
-from anomaly_nb.fmnist.grid import cell_name, read_grid, run_grid
+from anomaly_nb.fmnist.grid import finished_cells, read_grid, run_grid
 from anomaly_nb.fmnist.scores import combined
 from anomaly_nb.metrics import bootstrap_ci, roc_auc
 
@@ -29,8 +28,9 @@ def seed_row(task: Protocol, folder: Path) -> dict[str, float]:
     model, score = carried_choice().index[0]
     runs = []
     for seed in range(SEEDS):
-        run_grid({model: models[model]}, {LOSS: losses[LOSS]}, task, folder / f"seed{seed}", seed=seed, progress=False)
-        state = load_state(folder / f"seed{seed}" / cell_name(model, LOSS))
+        rows, terms, place = {model: models[model]}, {LOSS: losses[LOSS]}, folder / f"seed{seed}"
+        run_grid(rows, terms, task, place, seed=seed, progress=False)
+        ((_, state),) = finished_cells(rows, terms, place)
         runs.append(combined(state["test"], state["validation"], score))
     single = [roc_auc(task.truth, run) for run in runs]
     joint = np.mean(runs, axis=0)

@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from anomaly_nb.core import DataError, load_state, save_state
+from anomaly_nb.artefacts import load_state, save_state, signed_text
+from anomaly_nb.core import DataError
 from anomaly_nb.datasets import sample_path
 
 RESULTS = Path(__file__).parent / "results/fuzz.csv"
@@ -240,7 +241,7 @@ def read_run_of(path: Path) -> None:
 
 
 def prior(folder: Path) -> Path:
-    from anomaly_nb.dcase.masks import MaskPrior, Patch
+    from anomaly_nb.dcase.priors import MaskPrior, Patch
 
     patches = (Patch(5, 2, 3, 1, 4.0, "id_00", 5, ((0, 3), (1, 2))), Patch(9, 20, 100, -1, -4.0, "id_02"))
     MaskPrior("fan", 128, 100, patches, 30.0).save(folder / "p.json")
@@ -248,15 +249,15 @@ def prior(folder: Path) -> Path:
 
 
 def draw_prior(path: Path) -> None:
-    from anomaly_nb.dcase.masks import MaskPrior
+    from anomaly_nb.dcase.priors import MaskPrior
 
     MaskPrior.load(path)
 
 
 def state(name: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        save_state(folder, {"detector": "X", "params": {"a": 1}, "weights": np.arange(12.0)})
-        return folder / name
+        save_state(folder, {"weights": np.arange(12.0)}, {"detector": "X", "params": {"a": 1}})
+        return next(folder.glob(name))
 
     return make
 
@@ -365,16 +366,16 @@ def read_cells(path: Path) -> None:
 
 
 def begun_training(name: str) -> Callable[[Path], Path]:
-    "A training of one epoch, to be gone on with."
+    "A training of one epoch, which the same call finds finished."
 
     def make(folder: Path) -> Path:
-        go_on(folder / name, 1)
+        go_on(folder / name)
         return folder / name
 
     return make
 
 
-def go_on(path: Path, epochs: int = 2) -> None:
+def go_on(path: Path) -> None:
     import torch
 
     from anomaly_nb.training import train
@@ -384,37 +385,31 @@ def go_on(path: Path, epochs: int = 2) -> None:
     def loss(network: Any, batch: Any) -> Any:
         return network(batch[0]).square().mean()
 
-    options = {"epochs": epochs, "batch_size": 2, "folder": path.parent, "progress": False, "accelerator": "cpu"}
+    options = {"epochs": 1, "batch_size": 2, "folder": path.parent, "progress": False, "accelerator": "cpu"}
     train(torch.nn.Linear(1, 1), loss, data, optimizer=torch.optim.Adam, **options)
 
 
 def judged_spectra(folder: Path) -> Path:
     "The result of a file, as `spectra_detect` keeps it."
-    from anomaly_nb.spectra.commands import write_result
+    from anomaly_nb.store import Results
 
     region = {"start": 4000.0, "end": 4020.0, "reason": "deficit", "value": -5.5, "p_value": 0.001}
     record = {"id": "a", "z": 0.1, "score": 3.5, "is_anomaly": True, **region, "regions": [region]}
-    write_result(folder / "r.json", json.dumps({"records": [record], "skipped": {"b": "no pixel is good"}}))
+    Results(folder, {"model": "0a1b"}).put("r", {"records": [record], "skipped": {"b": "no pixel is good"}})
     return folder / "r.json"
 
 
 def read_judged(path: Path) -> None:
-    from anomaly_nb.spectra.commands import read_result
+    from anomaly_nb.store import Results
 
-    read_result(path)
+    Results(path.parent).get("r")
 
 
 def read_fresh_redshifts(path: Path) -> None:
-    from anomaly_nb.spectra.commands import read_redshifts
+    from anomaly_nb.spectra.jobs import read_redshifts
 
     read_redshifts.cache_clear()
     read_redshifts(str(path))
-
-
-def read_spectra_run(path: Path) -> None:
-    from anomaly_nb.spectra.commands import read_run
-
-    read_run(path)
 
 
 def grid_task() -> Any:
@@ -425,32 +420,33 @@ def grid_task() -> Any:
 
 
 def claimed(folder: Path) -> Path:
-    claim_grid(folder / "task.json")
-    return folder / "task.json"
+    claim_grid(folder / "manifest.jsonl")
+    return folder / "manifest.jsonl"
 
 
 def claim_grid(path: Path) -> None:
-    from anomaly_nb.fmnist.grid import _claim
+    from anomaly_nb.fmnist.grid import grid_key
+    from anomaly_nb.store import Results
 
-    _claim(path.parent, grid_task(), 0)
+    Results(path.parent, grid_key(grid_task(), 0))
 
 
 def finished_machine(folder: Path) -> Path:
     "What an interrupted study keeps of a machine."
-    from anomaly_nb.dcase.study import FinishedMachines, SpectrogramStudy
-    from anomaly_nb.scale import encode
+    from anomaly_nb.dcase.study import SpectrogramStudy, study_machines
+    from anomaly_nb.store import Results
 
     machine_folder(folder)
-    work = SpectrogramStudy(folder).work
-    FinishedMachines(folder / "unfinished", work).write("fan", "id_00", encode(work.arrays([("fan", "id_00")]))[2])
-    return next((folder / "unfinished").iterdir())
+    reader = SpectrogramStudy(folder).reader
+    kept = Results(folder / "unfinished", reader.key())
+    study_machines(reader, [("fan", "id_00")], kept)
+    return next((folder / "unfinished").glob("*.npz"))
 
 
 def read_finished(path: Path) -> None:
-    from anomaly_nb.dcase.study import FinishedMachines, SpectrogramStudy
+    from anomaly_nb.store import Results
 
-    if FinishedMachines(path.parent, SpectrogramStudy(path.parents[1]).work).read("fan", "id_00") is None:
-        raise DataError(f"{path}: the machine is studied again.")
+    Results(path.parent).get(path.stem)
 
 
 # --- saved detectors
@@ -501,7 +497,7 @@ def saved(kind: str, name: str) -> Callable[[Path], Path]:
 
     def make(folder: Path) -> Path:
         fitted(kind).save(folder)
-        return folder / name
+        return next(folder.glob(name))
 
     return make
 
@@ -510,8 +506,9 @@ def signed(path: Path) -> None:
     "Give damaged arrays their own digest, so that they get past the first look."
     if path.suffix == ".safetensors":
         content = json.loads((path.parent / "detector.json").read_text())
-        content["sha256"] = sha256(path.read_bytes()).hexdigest()
-        (path.parent / "detector.json").write_text(json.dumps(content))
+        content["arrays_sha256"] = sha256(path.read_bytes()).hexdigest()
+        content.pop("sha256")
+        (path.parent / "detector.json").write_text(signed_text(content))
 
 
 def load(kind: str) -> Callable[[Path], None]:
@@ -533,7 +530,7 @@ def readers() -> dict[str, Reader]:
     from anomaly_nb.dcgan.spectrograms import read_picture
     from anomaly_nb.scale import ArrayFile
     from anomaly_nb.spectra.readers import read_desi, read_sdss, read_table
-    from anomaly_nb.srcnn.commands import read_windows
+    from anomaly_nb.srcnn.recipes import read_windows
     from anomaly_nb.srcnn.series import read_curve
     from anomaly_nb.srcnn.srcnn import read_network
 
@@ -555,7 +552,7 @@ def readers() -> dict[str, Reader]:
         "job manifest": Reader(job("manifest.jsonl"), read_shards),
         "job shard": Reader(job("00000000.npz"), read_shards),
         "state json": Reader(state("detector.json"), lambda path: load_state(path.parent)),
-        "state arrays": Reader(state("state.safetensors"), lambda path: (signed(path), load_state(path.parent))),
+        "state arrays": Reader(state("state-*.safetensors"), lambda path: (signed(path), load_state(path.parent))),
         "picture png": Reader(written("p.png", picture("PNG")), see),
         "picture jpeg": Reader(written("p.jpg", picture("JPEG")), see),
         "picture tiff": Reader(written("p.tiff", picture("TIFF")), see),
@@ -569,7 +566,6 @@ def readers() -> dict[str, Reader]:
         "samples": Reader(written("s.npy", array(np.random.default_rng(0).random((2, 1, 4, 4)))), read_samples),
         "curve": Reader(written("curve.csv", curve()), read_curve),
         "redshifts": Reader(written("z.csv", "id,z\na,0.1\nb,0.25\nc,\n"), read_fresh_redshifts),
-        "spectra run": Reader(written("run.json", '{"model": "0a1b", "redshift table": ""}'), read_spectra_run),
         "spectra result": Reader(judged_spectra, read_judged),
         "grid task": Reader(claimed, claim_grid),
         "finished machine": Reader(finished_machine, read_finished),
@@ -587,11 +583,11 @@ def readers() -> dict[str, Reader]:
     }
     for kind in DETECTORS:
         table[f"{kind} json"] = Reader(saved(kind, "detector.json"), load(kind))
-        table[f"{kind} arrays"] = Reader(saved(kind, "state.safetensors"), load(kind))
+        table[f"{kind} arrays"] = Reader(saved(kind, "state-*.safetensors"), load(kind))
     table["samples drawn"] = Reader(
         written("s.npy", array(np.random.default_rng(0).random((2, 1, 4, 4)))), draw_samples
     )
-    table["training settings"] = Reader(begun_training("run.json"), go_on)
+    table["training settings"] = Reader(begun_training("manifest.jsonl"), go_on)
     table["training checkpoint"] = Reader(begun_training("last.ckpt"), go_on)
     return table
 

@@ -33,7 +33,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 CELLS = st.text(max_size=12) | st.floats().map(str) | st.datetimes().map(str) | st.integers().map(str)
-READS_JSON = ["windows", "spectra run", "spectra result", "grid task", "state json", "job manifest", "configuration"]
+READS_JSON = ["windows", "spectra result", "grid task", "state json", "job manifest", "configuration"]
 READS_JSON += ["mask prior", "SpectralResidual json", "training settings"]
 OFTEN = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -1,6 +1,5 @@
 """The grid survives kill -9 and failures, detectors come back from the disk, and commands run as typed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,8 @@ import pytest
 import torch
 from conftest import on_two_machines
 
-from anomaly_nb.core import DataError, load_state
+from anomaly_nb.artefacts import load_facts, load_state, save_state
+from anomaly_nb.core import DataError
 from anomaly_nb.engines import survivors
 from anomaly_nb.fmnist import ImageDetector, best_cells, grid, load_subset, make_protocol, run_grid
 from anomaly_nb.fmnist.commands import fmnist_train
@@ -77,7 +77,7 @@ def test_a_training_folder_belongs_to_one_model_loss_and_data(task, tmp_path):
 
     fit()
     for changed in ({"loss": "ssim"}, {"model": "VAE"}, {"images": task.train[::-1]}):
-        with pytest.raises(DataError, match="run"):
+        with pytest.raises(DataError, match="another job"):
             fit(**changed)
 
 
@@ -294,9 +294,8 @@ def test_no_progress_bar_without_a_terminal(task, tmp_path):
 def test_a_checkpoint_of_another_model(task, tmp_path):
     for name in ("Autoencoder", "VAE"):
         ImageDetector(name, epochs=1).fit(task.train, progress=False).save(tmp_path / name)
-    mixed = json.loads((tmp_path / "VAE/detector.json").read_text())
-    mixed["params"]["model"] = "Autoencoder"
-    Path(tmp_path / "VAE/detector.json").write_text(json.dumps(mixed))
+    params = load_facts(tmp_path / "VAE")["params"] | {"model": "Autoencoder"}
+    save_state(tmp_path / "VAE", load_state(tmp_path / "VAE"), {"detector": "ImageDetector", "params": params})
     with pytest.raises(DataError, match="do not fit this ImageScorer"):
         ImageDetector.load(tmp_path / "VAE")
 

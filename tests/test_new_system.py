@@ -39,6 +39,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "nbs", place / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"), symlinks=True)
     shutil.copytree(ROOT / "anomaly_nb", place / "anomaly_nb", ignore=shutil.ignore_patterns("samples", "__pycache__"))
+    (place / "anomaly_nb/samples").symlink_to(ROOT / "anomaly_nb/samples")
     for name in ("settings.ini", "setup.py", "README.md", "_quarto.yml"):
         shutil.copy(ROOT / name, place)
     (place / "nbs/toy").mkdir()
@@ -51,7 +52,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = '    "        tour,\\n",\n'
     assert index.read_text().count(line) == 1
     index.write_text(index.read_text().replace(line, '    "        toy,\\n",\n' + line))
-    subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=place, check=True)
+    # Where IN_TEST is set, nbdev exports nothing.
+    environment = {name: value for name, value in os.environ.items() if name != "IN_TEST"}
+    subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=place, env=environment, check=True)
     return place
 
 

@@ -1,6 +1,8 @@
 """Reading curves: hostile files, label windows, even grids."""
 
+import gzip
 import io
+import logging
 
 import numpy as np
 import pandas as pd
@@ -152,3 +154,107 @@ def test_every_kind_of_time_has_gaps_and_an_order(index):
 def test_an_index_that_is_no_time(entries):
     with pytest.raises(DataError, match=r"^index: .* no time and no number. Parse the dates, e.g. with pandas.to_dat"):
         read_columns(pd.Series([1.0, 2.0], pd.Index(entries)))
+
+
+def table_of(values, **columns):
+    time = pd.date_range("2025-03-01", periods=len(values), freq="10min")
+    return io.BytesIO(pd.DataFrame({"time": time, **columns}).to_csv(index=False).encode())
+
+
+@pytest.mark.parametrize("before", [{}, {"host": "web"}, {"empty": np.nan}])
+def test_the_only_column_with_numbers_is_the_curve(before):
+    values = np.arange(20.0)
+    curve = read_curve(table_of(values, **before, temp=values), "room")
+    np.testing.assert_array_equal(curve.series, values)
+
+
+def test_a_column_is_found_by_name_or_asked_for():
+    values = np.arange(20.0)
+    columns = {"row": 3.0, "value": values, "Anomaly": values > 18}
+    curve = read_curve(table_of(values, **columns), "room")
+    np.testing.assert_array_equal(curve.series, values)
+    assert curve.truth.sum() == 1 and curve.truth[19]
+    assert (read_curve(table_of(values, **columns), "room", column="row").series == 3).all()
+    columns = {"sensor_id": 3.0, "temp": values}
+    with pytest.raises(
+        DataError, match=r"room: the columns sensor_id, temp hold numbers\. .* --column NAME, or column="
+    ):
+        read_curve(table_of(values, **columns), "room")
+    with pytest.raises(DataError, match=r"room: no column of values 'heat'\. There are: sensor_id, temp\."):
+        read_curve(table_of(values, **columns), "room", column="heat")
+
+
+@pytest.mark.parametrize("name", ["label", "Label", "is_anomaly", "ANOMALY"])
+@pytest.mark.parametrize("cells", [("0", "1"), ("False", "True"), ("false", " TRUE"), ("0.0", "1.0")])
+def test_labels_under_usual_names(name, cells):
+    text = f"timestamp,value,{name}\n0,1,{cells[0]}\n60,2,{cells[1]}\n"
+    assert read_curve(io.BytesIO(text.encode()), "curve").truth.tolist() == [False, True]
+
+
+PLAIN = "timestamp,value\n2024-01-01 00:00,1.5\n2024-01-01 00:05,-0.25\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN.encode("utf-16"),
+        PLAIN.encode("utf-8-sig"),
+        gzip.compress(PLAIN.encode()),
+        PLAIN.replace(",", "\t").encode(),
+        PLAIN.replace(",", ";").encode(),
+        PLAIN.replace(",", ";").replace(".", ",").encode(),
+        PLAIN.replace("\n", "\r\n").encode(),
+    ],
+    ids=["utf-16", "mark", "gzip", "tabs", "semicolons", "decimal commas", "windows"],
+)
+def test_one_curve_in_many_files(data):
+    series = read_curve(io.BytesIO(data), "curve").series
+    assert series.to_dict() == {pd.Timestamp("2024-01-01 00:00"): 1.5, pd.Timestamp("2024-01-01 00:05"): -0.25}
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"time;value\n0;1.234,5\n60;2\n", "row 2: '1.234,5' is not a number"),
+        (PLAIN.encode("utf-16-le"), "UTF-16 without its mark"),
+        (gzip.compress(b"0" * 2**26), "unpack to more than"),
+        (gzip.compress(PLAIN.encode())[:-9], "not a readable CSV"),
+        (b"time,value\n2024-01-01 00:00+01:00,1\n2024-01-01 00:05,1\n", "row 3: .* no offset from UTC"),
+        (b"time,value,label,anomaly\n0,1,0,0\n", "label, anomaly may all hold the labels"),
+        (b"time,place,host\n0,a,b\n", "no column beside the times holds numbers"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_by_name(data, message):
+    with pytest.raises(DataError, match=message):
+        read_curve(io.BytesIO(data), "curve")
+
+
+@pytest.mark.parametrize("unit, factor", [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+def test_every_unit_of_an_epoch(unit, factor):
+    rows = "".join(f"{(1_700_000_000 + 300 * i) * factor},{i}\n" for i in range(5))
+    index = read_curve(io.BytesIO(f"time,value\n{rows}".encode()), "curve").series.index
+    assert index[0] == pd.Timestamp("2023-11-14 22:13:20") and (np.diff(index.as_unit("s").asi8) == 300).all()
+
+
+def test_offsets_across_a_change_of_the_clock():
+    times = pd.date_range("2024-10-26", periods=600, freq="5min", tz="Europe/Berlin")
+    rows = "".join(f"{time.isoformat()},1\n" for time in times)
+    index = read_curve(io.BytesIO(f"timestamp,value\n{rows}".encode()), "curve").series.index
+    np.testing.assert_array_equal(index, times.tz_convert("UTC").tz_localize(None))
+
+
+def test_nothing_in_a_folder_is_left_out_without_a_word(tmp_path, caplog):
+    (tmp_path / "A.CSV").write_text(PLAIN)
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(PLAIN.encode()))
+    for name in ("b_anomalies.csv", "notes.txt", "c.parquet"):
+        (tmp_path / name).write_text("")
+    with caplog.at_level(logging.INFO):
+        assert [curve.name for curve in read_folder(tmp_path)] == ["A", "b"]
+    assert "srcnn_detect has written it: b_anomalies.csv" in caplog.text
+    assert "does not end in .csv or .csv.gz: c.parquet, notes.txt" in caplog.text
+
+
+def test_the_column_that_was_read_is_told(caplog):
+    with caplog.at_level(logging.INFO):
+        read_curve(table_of(np.arange(20.0), host="web", load=1.0), "room")
+    assert "room: the values are those of the column 'load'" in caplog.text

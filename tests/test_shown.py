@@ -93,7 +93,7 @@ def test_streams_and_array_files_are_shown(tmp_path: Path) -> None:
     curve = load_kpi()[0].series
     scorer = SpectralResidual().fit(curve).stream(curve)
     check("StreamScorer", scorer)
-    assert f"period={len(scorer.season)}" in repr(scorer)
+    assert f"period={scorer.period}" in repr(scorer)
     np.save(tmp_path / "rows.npy", np.zeros((3, 2)))
     check("ArrayFile", rows := ArrayFile(tmp_path / "rows.npy"))
     assert "shape=(3, 2)" in repr(rows) and "float64" in repr(rows)

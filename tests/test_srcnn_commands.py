@@ -351,3 +351,22 @@ def test_a_first_network_leaves_the_callers_generator_alone():
     before = torch.get_rng_state()
     one, other = (first_network(32, 0, "") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(one.fc1.weight, other.fc1.weight)
+
+
+def test_the_column_of_a_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=300)
+    values[200] += 20
+    columns = {"time": pd.date_range("2024-01-01", periods=300, freq="5min"), "sensor": 3, "load": values}
+    Path("curves").mkdir()
+    for name in ("a.csv", "curves/a.csv", "curves/b.csv.gz"):
+        pd.DataFrame(columns).to_csv(name, index=False)
+    with pytest.raises(SystemExit, match="the columns sensor, load hold numbers"):
+        srcnn_detect("a.csv")
+    assert srcnn_detect("a.csv", column="load") == 0
+    assert pd.read_csv("a_anomalies.csv")["is_anomaly"][200]
+    assert srcnn_detect("curves", column="load") == 0
+    assert {path.name for path in Path("curves_anomalies").glob("*_anomalies.csv")} == {
+        "a_anomalies.csv",
+        "b_anomalies.csv",
+    }

@@ -1,7 +1,6 @@
 """The tour's report: whole, self-contained, readable without network."""
 
 import io
-import json
 import logging
 import re
 import shutil
@@ -14,7 +13,7 @@ import pytest
 from tqdm import tqdm
 
 from anomaly_nb import tour
-from anomaly_nb.core import DataError
+from anomaly_nb.report import Chapter
 
 
 def test_the_quick_tour_is_one_self_contained_page(quick_tour, tmp_path):
@@ -32,22 +31,35 @@ def test_an_interrupted_tour_goes_on(quick_tour, tmp_path):
     command = Path(sys.executable).with_name("anomaly_nb_tour")
     page = (quick_tour / "index.html").read_text(encoding="utf-8")
     shutil.copytree(quick_tour / "chapters", tmp_path / "report/chapters")
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "report/chapters").iterdir()}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "report/chapters").glob("*.json")}
+    assert len(kept) == 5
     subprocess.run([command, "--quick", "--out", tmp_path / "report"], check=True, cwd=tmp_path)
-    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "report/chapters").iterdir()}
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert (tmp_path / "report/index.html").read_text(encoding="utf-8") == page
+
+
+class Empty:
+    "A system whose chapter is empty."
+
+    def __init__(self, name, number, made):
+        self.name, self.NUMBER, self.SHARE, self.made = name, number, 10 + number, made
+
+    def chapter(self, quick):
+        self.made.append(self.name)
+        return Chapter(self.name, "", "", "", [], pd.DataFrame(), "", ())
 
 
 @pytest.fixture
 def made(monkeypatch):
     "The chapters that are made when all of them are empty ones."
     names = []
-
-    def empty(name):
-        return lambda quick: names.append(name) or tour.Chapter(name, "", "", "", [], pd.DataFrame(), "", ())
-
-    monkeypatch.setattr(tour, "CHAPTERS", {name: empty(name) for name in tour.CHAPTERS})
+    systems = {name: Empty(name, number, names) for number, name in enumerate(tour.chapters(), 1)}
+    monkeypatch.setattr(tour, "chapters", lambda: systems)
     return names
+
+
+def test_every_system_has_its_place():
+    assert list(tour.chapters()) == ["srcnn", "spectra", "dcgan", "fmnist", "dcase"]
 
 
 def test_the_bar_counts_what_is_still_to_be_made(made, tmp_path, monkeypatch):
@@ -57,45 +69,57 @@ def test_the_bar_counts_what_is_still_to_be_made(made, tmp_path, monkeypatch):
         bars.append(tqdm(**options | {"disable": False, "file": io.StringIO()}))
         return bars[-1]
 
-    monkeypatch.setattr(tour, "tqdm", bar)
+    monkeypatch.setattr("tqdm.auto.tqdm", bar)
     tour.anomaly_nb_tour(tmp_path, quick=True)
-    for path in (tmp_path / "chapters").glob("engine_sounds*"):
-        path.unlink()
+    (tmp_path / "chapters/dcgan.json").unlink()
     tour.anomaly_nb_tour(tmp_path, quick=True)
-    assert made == [*tour.CHAPTERS, "engine sounds"]
-    assert [bar.initial for bar in bars] == [0, sum(tour.SHARES.values()) - tour.SHARES["engine sounds"]]
+    shares = {name: system.SHARE for name, system in tour.chapters().items()}
+    assert made == [*shares, "dcgan"]
+    assert [bar.initial for bar in bars] == [0, sum(shares.values()) - shares["dcgan"]]
     assert all(bar.n == bar.total for bar in bars)
 
 
-def test_the_tour_leaves_the_logs_as_they_were(made, tmp_path):
+def test_the_tour_leaves_the_logs_as_they_were(made, tmp_path, monkeypatch):
     loggers = [logging.getLogger(name) for name in ("anomaly_nb.training", "anomaly_nb.dcgan")]
     before = [each.level for each in loggers]
-    tour.CHAPTERS["time series"] = lambda quick: [made.append(each.getEffectiveLevel()) for each in loggers][5]
+
+    def failing(quick):
+        made.extend(each.getEffectiveLevel() for each in loggers)
+        raise IndexError
+
+    monkeypatch.setattr(tour.chapters()["srcnn"], "chapter", failing)
     with pytest.raises(IndexError):
         tour.anomaly_nb_tour(tmp_path, quick=True)
     assert made == [logging.WARNING] * 2 and [each.level for each in loggers] == before
 
 
-@pytest.mark.parametrize("content", [["a", None], ["a", "b"], [1, "<section>"], ["a"], {}, None])
-def test_a_damaged_chapter_is_named(made, tmp_path, content):
-    path = tour.chapter_path("time series", tmp_path, True)
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=f"{path.name}: .* Delete this file, and the chapter is made again"):
-        tour.kept_chapter("time series", 1, tmp_path, True)
+def test_a_damaged_chapter_is_named(made, tmp_path):
+    tour.anomaly_nb_tour(tmp_path, quick=True)
+    path = tmp_path / "chapters/srcnn.json"
+    path.write_bytes(path.read_bytes()[:-2] + b"x}")
+    with pytest.raises(SystemExit, match=r"srcnn\.json: differs from what was written"):
+        tour.anomaly_nb_tour(tmp_path, quick=True)
 
 
-@pytest.mark.parametrize("code", [tour.GALAXIES, tour.GALAXIES_OWN, tour.MACHINES, tour.MACHINES_OWN])
-def test_a_wide_table_is_cut_to_what_a_terminal_shows(code):
-    assert '"score", "is_anomaly"' in code.strip().splitlines()[-1]
+def test_another_tour_in_the_folder_is_made_anew(made, tmp_path):
+    for quick in (True, False):
+        tour.anomaly_nb_tour(tmp_path, quick=quick)
+    assert len(made) == 10
+
+
+@pytest.mark.parametrize("name", ["spectra", "dcase"])
+def test_a_wide_table_is_cut_to_what_a_terminal_shows(name):
+    system = tour.chapters()[name]
+    for code in (system.CODE, system.OWN):
+        assert '"score", "is_anomaly"' in code.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("code", "detector"),
+    ("name", "detector"),
     [
-        (tour.GALAXIES, "SpectrumDetector()"),
-        (tour.IMAGES, 'ImageDetector("DenoisingAutoencoder", options={"features": "hog"})'),
-        (tour.IMAGES_OWN, 'ImageDetector("DenoisingAutoencoder", options={"features": "hog"})'),
+        ("spectra", "SpectrumDetector()"),
+        ("fmnist", 'ImageDetector("DenoisingAutoencoder", options={"features": "hog"})'),
     ],
 )
-def test_a_snippet_has_the_detector_of_its_chapter(code, detector):
-    assert detector in code
+def test_a_snippet_has_the_detector_of_its_chapter(name, detector):
+    assert detector in tour.chapters()[name].CODE

@@ -174,7 +174,7 @@ def _read_patch(patch: Mapping[str, Any], prior: Mapping[str, Any]) -> Patch:
 # %% ../../nbs/dcase/09_priors.ipynb #b181fb08
 @dataclass(frozen=True, repr=False)
 class MaskPrior(Described):
-    "Where anomalies of one type of machine show."
+    "Tells where anomalies of one type of machine show."
 
     machine_type: str
     n_mels: int  # bands of a spectrogram

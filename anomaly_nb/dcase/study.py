@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/dcase/07_machine_study.ipynb #7fbad690
 @dataclass(frozen=True)
 class Alignment:
-    "How the clips of a machine are laid over each other, learned from some training clips."
+    "Lays the clips of a machine over each other, as learned from some training clips."
 
     aligner: Aligner
     intervals: Intervals | None = None  # of clicks, for machines that have some
@@ -327,7 +327,7 @@ ALIGN = {"slider": "cycle", "valve": "events"}
 
 
 class SpectrogramStudy(Described):
-    "Where and how broken machines differ from normal ones, for each machine of a folder."
+    "Finds where and how broken machines differ from normal ones, for each machine of a folder."
 
     def __init__(
         self,

@@ -167,7 +167,7 @@ def write_resources(table: pd.DataFrame, path: Path | str) -> None:
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #053d0ccb
 class RunTables(NamedTuple):
-    "What a training wrote."
+    "Tables and samples of a training."
 
     epochs: pd.DataFrame  # a row per epoch
     iterations: pd.DataFrame  # of all epochs; empty where none were written

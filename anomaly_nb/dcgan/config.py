@@ -26,7 +26,7 @@ def _key(default: float | None, low: float, high: float) -> Any:
 # %% ../../nbs/dcgan/02_config.ipynb #9a7adcf2
 @dataclass(frozen=True)
 class DatasetConfig:
-    "Where the spectrograms are."
+    "Places of the spectrograms."
 
     base_path: str = "dataset"  # the folder of the prepared data
     spectrograms_path: str = "spectrograms/"  # the folder of pictures in it
@@ -49,7 +49,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    "How long and how fast to train."
+    "Length and speed of a training."
 
     batch_size: int = _key(64, 2, 65536)  # spectrograms in a step
     epochs: int = _key(200, 1, 1_000_000)  # passes through the data
@@ -60,7 +60,7 @@ class TrainingConfig:
 # %% ../../nbs/dcgan/02_config.ipynb #ffcbb92e
 @dataclass(frozen=True)
 class CheckpointConfig:
-    "When numbers, samples and checkpoints are written."
+    "Times at which numbers, samples and checkpoints are written."
 
     csv_write_frequency: int = _key(20, 1, 1_000_000)  # iterations between rows of the iteration table
     detailed_logging_frequency: int = _key(100, 1, 1_000_000)  # iterations between log lines
@@ -87,7 +87,7 @@ class LoggingConfig:
 
 @dataclass(frozen=True)
 class HardwareConfig:
-    "What to compute on."
+    "Processors that compute."
 
     device: Literal["auto", "cuda", "cpu"] = "auto"  # auto takes a graphics card where there is one
     num_workers: int = _key(0, 0, 256)  # processes that read data
@@ -97,7 +97,7 @@ class HardwareConfig:
 # %% ../../nbs/dcgan/02_config.ipynb #fb2189fc
 @dataclass(frozen=True)
 class ConvergenceConfig:
-    "When training counts as converged, stuck or lost."
+    "Limits beyond which a training counts as converged, stuck or lost."
 
     enabled: bool = True  # watch the training
     min_iterations: int = _key(4000, 0, 1_000_000_000)  # nothing but divergence is seen before
@@ -111,7 +111,7 @@ class ConvergenceConfig:
 
 @dataclass(frozen=True)
 class MetricsConfig:
-    "Which qualities are measured during training."
+    "Qualities that are measured during training."
 
     enabled: bool = True  # measure quality
     calculate_fid: bool = True  # Fréchet and kernel distances to the training sounds
@@ -124,7 +124,7 @@ class MetricsConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    "Where results go."
+    "Places of results."
 
     base_output_dir: str = "output_dcgan"  # the folder of a run
     models_dir: str = "checkpoints"  # inside it
@@ -134,7 +134,7 @@ class OutputConfig:
 # %% ../../nbs/dcgan/02_config.ipynb #aab95ada
 @dataclass(frozen=True)
 class RecipeConfig:
-    "What is done beyond the plain DCGAN."
+    "Changes of the plain DCGAN."
 
     augmentation: bool = False  # change real and generated pictures before the discriminator sees them
     ema: float = _key(0.0, 0.0, 0.99999)  # decay of the averaged generator; 0 is none

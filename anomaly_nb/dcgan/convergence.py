@@ -72,7 +72,7 @@ def is_collapsed(
 # %% ../../nbs/dcgan/05_convergence.ipynb #e300780d
 @dataclass
 class Memory:
-    "What a detector has seen."
+    "Numbers and statuses that a detector has seen."
 
     status: Status = "training"
     reason: str = ""  # of the status, as a sentence

@@ -158,7 +158,7 @@ def pseudo_anomalies(
 # %% ../../nbs/dcgan/08_detector.ipynb #82a91c3c
 @dataclass(frozen=True)
 class SoundModel:
-    "What is learnt from features of engines: their centre and scale, and what a kind of model adds."
+    "Knowledge from features of engines: their centre and scale, and what a kind of model adds."
 
     centre: FloatArray  # (features,)
     scale: FloatArray  # (features,) standard deviations

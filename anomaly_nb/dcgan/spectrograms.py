@@ -64,7 +64,7 @@ def row_bank(
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #0e549b73
 @dataclass(frozen=True, repr=False)
 class SpectrogramFormat(Described):
-    "How sound is a picture, and how it is made sound again."
+    "Way from sound to a picture and back."
 
     size: int = 128  # rows and columns
     kind: Kind = "hybrid"  # rows: hybrid, mel or resize

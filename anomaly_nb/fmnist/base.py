@@ -27,7 +27,7 @@ def image_tensor(
     images: npt.ArrayLike,  # (n, 28, 28) or (n, 1, 28, 28); uint8, or floats between 0 and 1
     name: str = "images",  # how the message calls them
 ) -> Tensor:  # (n, 1, 28, 28) float32 between 0 and 1
-    "Images as networks take them. Raises `DataError` as `check_images` does."
+    "Make images what networks take. Raises `DataError` as `check_images` does."
     return torch.from_numpy(check_images(images, name))[:, None]
 
 # %% ../../nbs/fmnist/02_base.ipynb #1fb8e034
@@ -41,18 +41,18 @@ class ImageModel(nn.Module, ABC):
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
-        "The normal image that the model sees in `x`, of the same shape."
+        "Return the normal image that the model sees in `x`, of the same shape."
 
     @abstractmethod
     def latent(self, x: Tensor) -> Tensor:
-        "A short description `(b, d)` of each image."
+        "Return a short description `(b, d)` of each image."
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
         "Return what training minimises."
         return criterion(self.reconstruct(x), x)
 
     def anomaly_score(self, x: Tensor) -> Tensor:
-        "Scores `(b,)`, higher = more anomalous: the mean squared difference from the reconstruction."
+        "Return scores `(b,)`, higher = more anomalous: the mean squared difference from the reconstruction."
         return mse(self.reconstruct(x), x)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class ImageModel(nn.Module, ABC):
         "Fit what scoring needs from normal images `(n, 1, 28, 28)`; most models need nothing."
 
     def forward(self, x: Tensor) -> Tensor:
-        "The reconstruction."
+        "Return the reconstruction."
         return self.reconstruct(x)
 
 # %% ../../nbs/fmnist/02_base.ipynb #78496b7f
@@ -75,7 +75,7 @@ Model = TypeVar("Model", bound=type[ImageModel])
 
 
 def register(model: Model) -> Model:
-    "Class decorator: enter a model under its own name. Raises `DataError` if another one has it."
+    "Enter a model under its own name (a class decorator). Raises `DataError` if another one has it."
     if MODELS.get(model.__name__, model).__qualname__ != model.__qualname__:
         raise DataError(f"There is a model {model.__name__} already. Choose another name.")
     MODELS[model.__name__] = model
@@ -88,7 +88,7 @@ def build_model(
     seed: int = 0,  # of the first weights
     **options: Any,  # arguments of the model
 ) -> ImageModel:
-    "A new model. Raises `DataError` for a name or an option that is not there."
+    "Make a new model. Raises `DataError` for a name or an option that is not there."
     if name not in MODELS:
         raise DataError(f"There is no model {name!r}; choose one of {', '.join(sorted(MODELS))}.")
     with torch.random.fork_rng(devices=[]):
@@ -101,7 +101,7 @@ def build_model(
 # %% ../../nbs/fmnist/02_base.ipynb #b1d641e3
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    "`eval()` mode without gradients inside of the block, and the former mode after it."
+    "Set `eval()` mode without gradients inside of the block, and the former mode after it."
     before = model.training
     model.eval()
     try:
@@ -140,7 +140,7 @@ def in_blocks(
 def shapes(
     model: ImageModel,
 ) -> str:  # for example "1x28x28 → 784 → 32 → 784 → 1x28x28, 51,056 parameters"
-    "The sizes that an image passes through, layer by layer, and the number of parameters."
+    "Return the sizes that an image passes through, layer by layer, and the number of parameters."
     sizes: list[str] = ["1x28x28"]
 
     def note(layer: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -163,7 +163,7 @@ def plot_reconstructions(
     images: Tensor,  # (n, 1, 28, 28), up to about 8
     titles: Sequence[str] = (),  # one per image
 ) -> Figure:
-    "Images in the first row, and what each model makes of them below."
+    "Draw images in the first row, and what each model makes of them below."
     rows = {"image": images} | {name: apply(model, "reconstruct", images) for name, model in models.items()}
     size = (1.05 * len(images) + 1.2, 1.1 * len(rows) + 0.2)
     fig, axes = plt.subplots(len(rows), len(images), figsize=size, layout="constrained", squeeze=False)

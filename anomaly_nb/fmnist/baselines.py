@@ -49,13 +49,13 @@ Baseline = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], FloatArr
 
 
 def mean_image(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> FloatArray:
-    "Squared distance from the mean of the training images."
+    "Return the squared distance from the mean of the training images."
     scores: FloatArray = ((images - train.mean(axis=0)) ** 2).mean(axis=1, dtype=np.float64)
     return scores
 
 
 def pca(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32], size: int = 64) -> FloatArray:
-    "Squared error of the reconstruction from principal components."
+    "Return the squared error of the reconstruction from principal components."
     from sklearn.decomposition import PCA
 
     fitted = PCA(min(size, len(train) - 1), svd_solver="covariance_eigh").fit(train)
@@ -65,7 +65,7 @@ def pca(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32], size: i
 
 
 def nearest(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32], k: int = 1) -> FloatArray:
-    "Mean distance to the nearest training images."
+    "Return the mean distance to the nearest training images."
     from sklearn.neighbors import NearestNeighbors
 
     distances = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train).kneighbors(images)[0]
@@ -74,7 +74,7 @@ def nearest(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32], k: 
 
 # %% ../../nbs/fmnist/15_baselines.ipynb #e04f06d9
 def nearest_edges(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> FloatArray:
-    "Mean distance to the five nearest in 128 principal components of the orientation histograms."
+    "Return the mean distance to the five nearest in 128 principal components of the orientation histograms."
     import torch
     from sklearn.decomposition import PCA
 
@@ -97,7 +97,7 @@ def isolation_forest(train: npt.NDArray[np.float32], images: npt.NDArray[np.floa
 
 
 def local_outlier_factor(train: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> FloatArray:
-    "Density beside that of the 20 nearest, in 64 principal components."
+    "Score by the density beside that of the 20 nearest, in 64 principal components."
     from sklearn.decomposition import PCA
     from sklearn.neighbors import LocalOutlierFactor
 
@@ -133,7 +133,7 @@ def judge(
     scores: FloatArray,  # (k,) scores of the test images
     quantile: float = 0.95,  # of the scores of normal images, for the threshold
 ) -> dict[str, float]:  # the six figures
-    "Figures of a detector with a threshold from normal images."
+    "Return the figures of a detector with a threshold from normal images."
     figures = evaluate(task.truth, scores, float(np.quantile(held_out, quantile)))
     return {name: value for name, value in figures.items() if not name.endswith("_all")}
 
@@ -141,7 +141,7 @@ def judge(
 def baseline_table(
     task: Protocol,
 ) -> pd.DataFrame:  # a row per baseline, and one for calling everything an anomaly
-    "Six figures of each baseline."
+    "Return the six figures of each baseline."
     rows = {name: judge(task, *baseline_scores(task, baseline)) for name, baseline in BASELINES.items()}
     everything = evaluate(task.truth, np.arange(len(task.truth)))
     rows["everything is an anomaly"] = {name: everything[f"{name}_all"] for name in rows["PCA"]}

@@ -19,7 +19,7 @@ from .base import ImageModel, register
 def dense(
     *sizes: int,  # input, hidden layers, output
 ) -> nn.Sequential:
-    "Fully connected layers with leaky rectifiers between them."
+    "Make fully connected layers with leaky rectifiers between them."
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         layers += [nn.LeakyReLU(0.1)] * (i > 0) + [nn.Linear(inputs, outputs)]
@@ -27,54 +27,54 @@ def dense(
 
 
 def halve(inputs: int, outputs: int) -> nn.Sequential:
-    "A convolution that halves height and width, rounding up."
+    "Make a convolution that halves height and width, rounding up."
     convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
 
 
 def double(inputs: int, outputs: int) -> nn.Sequential:
-    "A transposed convolution that doubles height and width."
+    "Make a transposed convolution that doubles height and width."
     convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
 
 
 def keep(inputs: int, outputs: int) -> nn.Sequential:
-    "A convolution that keeps height and width."
+    "Make a convolution that keeps height and width."
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
 
 # %% ../../nbs/fmnist/05_bottlenecks.ipynb #0703cb44
 def dense_encoder(outputs: int, *hidden: int) -> nn.Sequential:
-    "From an image to `outputs` numbers through dense layers."
+    "Make layers from an image to `outputs` numbers, all dense."
     return nn.Sequential(nn.Flatten(), dense(784, *hidden, outputs))
 
 
 def dense_decoder(inputs: int, *hidden: int) -> nn.Sequential:
-    "From `inputs` numbers to an image between 0 and 1 through dense layers."
+    "Make dense layers from `inputs` numbers to an image between 0 and 1."
     return nn.Sequential(dense(inputs, *hidden, 784), nn.Unflatten(1, (1, 28, 28)), nn.Sigmoid())
 
 
 def conv_encoder(outputs: int, width: int) -> nn.Sequential:
-    "From an image to `outputs` numbers through two convolutions and a dense layer."
+    "Make layers from an image to `outputs` numbers: two convolutions and a dense layer."
     flat = [nn.Flatten(), nn.Linear(2 * width * 49, outputs)]
     return nn.Sequential(halve(1, width), halve(width, 2 * width), *flat)
 
 
 def conv_decoder(inputs: int, width: int) -> nn.Sequential:
-    "The way back."
+    "Make the layers of the way back."
     start = [nn.Linear(inputs, 2 * width * 49), nn.LeakyReLU(0.1), nn.Unflatten(1, (2 * width, 7, 7))]
     last = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
     return nn.Sequential(*start, double(2 * width, width), last, nn.Sigmoid())
 
 
 def deep_encoder(outputs: int, width: int) -> nn.Sequential:
-    "From an image to `outputs` numbers through five convolutions, down to 4 by 4, and a dense layer."
+    "Make layers from an image to `outputs` numbers: five convolutions, down to 4 by 4, and a dense layer."
     near = [halve(1, width), keep(width, width), halve(width, 2 * width), keep(2 * width, 2 * width)]
     return nn.Sequential(*near, halve(2 * width, 4 * width), nn.Flatten(), nn.Linear(4 * width * 16, outputs))
 
 
 def deep_decoder(inputs: int, width: int) -> nn.Sequential:
-    "The way back."
+    "Make the layers of the way back."
     start = [nn.Linear(inputs, 4 * width * 16), nn.LeakyReLU(0.1), nn.Unflatten(1, (4 * width, 4, 4))]
     up = [double(4 * width, 2 * width), nn.AvgPool2d(2, stride=1), keep(2 * width, 2 * width)]
     last = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
@@ -88,11 +88,11 @@ class BottleneckModel(ImageModel):
     decoder: nn.Module
 
     def latent(self, x: Tensor) -> Tensor:
-        "Return what the encoder writes down `(b, bottleneck)`."
+        "Encode images `(b, bottleneck)`."
         return self.encoder(x)  # type: ignore[no-any-return]
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "Return what the decoder makes of it."
+        "Decode the latent numbers."
         return self.decoder(self.latent(x))  # type: ignore[no-any-return]
 
 

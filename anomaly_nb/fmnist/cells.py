@@ -26,7 +26,7 @@ from .training import peak_memory, reset_peak_memory, train_model
 # %% ../../nbs/fmnist/17_cells.ipynb #806793c8
 @contextmanager
 def one_thread() -> Iterator[None]:
-    "PyTorch works on one thread inside of the block, and on as many as before after it."
+    "Let PyTorch work on one thread inside of the block, and on as many as before after it."
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -71,7 +71,7 @@ def find_file(
     name: str,  # of the unpacked file
     folder: Path | str | None = None,  # where the user has it
 ) -> Path:
-    "The place of a published file. Raises `DataError` if a named folder has none, or if the download fails."
+    "Find a published file. Raises `DataError` if a named folder has none, or if the download fails."
     named = folder if folder is not None else os.environ.get("FASHION_MNIST")
     for place in [Path(named)] if named else [DEBIAN]:
         for path in (place / f"{name}.gz", place / name):
@@ -97,7 +97,7 @@ def load_fashion_mnist(
     split: Split = "train",  # "train" has 60,000 images, "test" 10,000
     folder: Path | str | None = None,  # of the four files; None looks in the usual places
 ) -> tuple[Images, IntArray]:  # images (n, 28, 28), 0 = black; labels (n,), 0 to 9
-    "A published split, checked. Raises `DataError` if it is not there or not as published."
+    "Read a published split. Raises `DataError` if it is not there or not as published."
     if split not in FILES:
         raise DataError(f"There is no split {split!r}; Fashion-MNIST has train and test.")
     images, labels = (
@@ -109,7 +109,7 @@ def load_fashion_mnist(
 def load_subset(
     split: Split = "train",  # "train" has 2,000 images, "test" 1,000
 ) -> tuple[Images, IntArray]:  # images (n, 28, 28), labels (n,)
-    "The bundled part of a split, in the published order."
+    "Read the bundled part of a split, in the published order."
     if split not in FILES:
         raise DataError(f"There is no split {split!r}; Fashion-MNIST has train and test.")
     with np.load(sample_path("fmnist/subset.npz"), allow_pickle=False) as arrays:
@@ -120,7 +120,7 @@ def check_images(
     images: npt.ArrayLike,  # (n, 28, 28) or (n, 1, 28, 28); uint8, or floats between 0 and 1
     name: str = "images",  # how the message calls them
 ) -> npt.NDArray[np.float32]:  # (n, 28, 28) between 0 and 1
-    "Images, checked. Raises `DataError` for another shape or type, an empty set, missing values, or another range."
+    "Check images. Raises `DataError` for another shape or type, an empty set, missing values, or another range."
     array = np.asarray(images)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
@@ -193,7 +193,7 @@ def augment(
     mirror: bool = False,  # mirror half of the additions? Not for shoes
     seed: int = 0,  # of the additions; image i gets the same ones whatever comes with it
 ) -> npt.NDArray[np.float32]:  # (factor * n, 28, 28) between 0 and 1, the first n unchanged
-    "Turned (10°), scaled (8 %) and shifted (2 px) copies that stay upright. Raises `DataError` for a factor below 1."
+    "Add turned (10°), scaled (8 %) and shifted (2 px) copies. Raises `DataError` for a factor below 1."
     from scipy.ndimage import affine_transform
 
     if factor < 1:

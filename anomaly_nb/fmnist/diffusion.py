@@ -21,7 +21,7 @@ STEPS = 1000  # strengths of noise
 
 
 def signal_shares() -> Tensor:
-    "The share of the image's variance that is left at each strength, `(1000,)` falling from 1 to 0."
+    "Return the share of the image's variance that is left at each strength, `(1000,)` falling from 1 to 0."
     angle = (torch.arange(STEPS, dtype=torch.float64) / STEPS + 0.008) / 1.008 * torch.pi / 2
     return (angle.cos() / angle[0].cos()).square().float()
 
@@ -30,7 +30,7 @@ def time_embedding(
     t: Tensor,  # (b,) strengths, 0 to 999
     size: int,  # even
 ) -> Tensor:  # (b, size)
-    "Sines and cosines of the time at frequencies from 1 to 1/10,000."
+    "Return sines and cosines of the time at frequencies from 1 to 1/10,000."
     frequency = torch.exp(-9.21 * torch.arange(size // 2, device=t.device) / (size // 2))
     angle = t[:, None].float() * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -57,41 +57,41 @@ class DiffusionModel(ImageModel):
         self.register_buffer("spread", torch.ones(len(levels)))
 
     def denoise(self, noisy: Tensor, t: Tensor) -> Tensor:
-        "The clean image `(b, 1, 28, 28)` in a noisy one at the strengths `t` `(b,)`."
+        "Return the clean image `(b, 1, 28, 28)` in a noisy one at the strengths `t` `(b,)`."
         raise NotImplementedError
 
     def add_noise(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        "Images between -1 and 1 with noise of strengths `t` `(b,)`."
+        "Bring images between -1 and 1, and add noise of strengths `t` `(b,)`."
         share = self.shares[t].view(-1, 1, 1, 1)
         return share.sqrt() * (2 * x - 1) + (1 - share).sqrt() * noise
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "The comparison of the images with what was found under noise of random strength."
+        "Compare the images with what was found under noise of random strength."
         t = torch.randint(STEPS, (len(x),), device=x.device)
         return criterion(self.denoise(self.add_noise(x, t, torch.randn_like(x)), t), x)
 
     def at_levels(self, x: Tensor) -> list[Tensor]:
-        "The clean image found at each strength of the grid."
+        "Return the clean image found at each strength of the grid."
         times = [level.expand(x.shape[0]) for level in self.levels]
         pairs = zip(times, self.noise, strict=True)
         return [self.denoise(self.add_noise(x, t, noise.expand_as(x)), t) for t, noise in pairs]
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "The mean of what is found at all strengths of the grid."
+        "Return the mean of what is found at all strengths of the grid."
         return torch.stack(self.at_levels(x)).mean(dim=0)
 
     def errors(self, x: Tensor) -> Tensor:
-        "Squared error at each strength `(b, levels)`."
+        "Return the squared error at each strength `(b, levels)`."
         return torch.stack([mse(found, x) for found in self.at_levels(x)], dim=1)
 
     def calibrate(self, normals: Tensor) -> None:
-        "Mean and spread of the errors of normal images at each strength."
+        "Measure mean and spread of the errors of normal images at each strength."
         errors = apply(self, "errors", normals)
         self.mean.copy_(errors.mean(dim=0))
         self.spread.copy_(errors.std(dim=0).clamp(min=1e-8) if len(errors) > 1 else torch.ones_like(self.mean))
 
     def anomaly_score(self, x: Tensor) -> Tensor:
-        "Mean of the standardised errors `(b,)`."
+        "Return the mean of the standardised errors `(b,)`."
         return ((self.errors(x) - self.mean) / self.spread).mean(dim=1)
 
 # %% ../../nbs/fmnist/12_diffusion.ipynb #cf58b4ba
@@ -116,7 +116,7 @@ class SimpleDDPM(DiffusionModel):
         return h  # type: ignore[no-any-return]
 
     def denoise(self, noisy: Tensor, t: Tensor) -> Tensor:
-        "The clean image."
+        "Return the clean image."
         return torch.sigmoid(self.last(F.silu(self.hidden(noisy, t)))).view_as(noisy)
 
     def latent(self, x: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class DiffusionUNet(DiffusionModel):
         return time, near, self.middle(self.attention(self.far(self.down(near), time)), time)
 
     def denoise(self, noisy: Tensor, t: Tensor) -> Tensor:
-        "The clean image."
+        "Return the clean image."
         time, near, middle = self._encode(noisy, t)
         back = self.back(torch.cat([near, self.up(middle)], dim=1), time)
         return torch.sigmoid(F.pixel_shuffle(self.last(back), 2))

@@ -18,7 +18,7 @@ HOG_SIZE = 13 * 13 * DIRECTIONS  # numbers per image
 def orientation_histograms(
     x: Tensor,  # (b, 1, 28, 28) between 0 and 1
 ) -> Tensor:  # (b, 8, 13, 13), the first direction horizontal, the others in steps of 22.5 degrees
-    "Histograms of oriented gradients, each cell of about unit length."
+    "Return histograms of oriented gradients, each cell of about unit length."
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
     down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
@@ -33,6 +33,6 @@ def orientation_histograms(
 def local_contrast(
     x: Tensor,  # (b, 1, 28, 28) between 0 and 1
 ) -> Tensor:  # (b, 1, 28, 28), zero for a flat surface, mostly between -2 and 2
-    "Pixels relative to mean and deviation of the square of 7 pixels around."
+    "Return pixels relative to mean and deviation of the square of 7 pixels around."
     mean, square = (F.avg_pool2d(F.pad(image, (3, 3, 3, 3), mode="replicate"), 7, stride=1) for image in (x, x**2))
     return (x - mean) / ((square - mean**2).clamp(min=0).sqrt() + 0.1)

@@ -20,36 +20,36 @@ from ..core import DataError
 
 # %% ../../nbs/fmnist/01_losses.ipynb #d971afa5
 def mse(output: Tensor, target: Tensor) -> Tensor:
-    "Mean squared difference of images `(b, 1, h, w)`: `(b,)`."
+    "Return the mean squared difference of images `(b, 1, h, w)`: `(b,)`."
     return (output - target).square().mean(dim=(1, 2, 3))
 
 
 def l1(output: Tensor, target: Tensor) -> Tensor:
-    "Mean absolute difference `(b,)`."
+    "Return the mean absolute difference `(b,)`."
     return (output - target).abs().mean(dim=(1, 2, 3))
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
-    "Mean of sqrt(d² + 1e-6) `(b,)`."
+    "Return the mean of sqrt(d² + 1e-6) `(b,)`."
     return ((output - target).square() + 1e-6).sqrt().mean(dim=(1, 2, 3))
 
 # %% ../../nbs/fmnist/01_losses.ipynb #64624683
 def center_crop(output: Tensor, target: Tensor) -> Tensor:
-    "Mean squared difference of the central square `(b,)`."
+    "Return the mean squared difference of the central square `(b,)`."
     rows, columns = ((side - side * 4 // 7) // 2 for side in output.shape[-2:])
     middle = (..., slice(rows, -rows or None), slice(columns, -columns or None))
     return mse(output[middle], target[middle])
 
 
 def center_map(like: Tensor) -> Tensor:
-    "Bell-shaped weights `(h, w)` with mean 1 for images `(b, 1, h, w)`."
+    "Return bell-shaped weights `(h, w)` with mean 1 for images `(b, 1, h, w)`."
     y, x = (torch.linspace(-1, 1, side, device=like.device, dtype=like.dtype) for side in like.shape[-2:])
     bell = torch.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * 0.36**2))
     return bell / bell.mean()
 
 
 def center_weighted(output: Tensor, target: Tensor) -> Tensor:
-    "Mean squared difference weighted towards the centre `(b,)`."
+    "Return the mean squared difference weighted towards the centre `(b,)`."
     return (center_map(output) * (output - target).square()).mean(dim=(1, 2, 3))
 
 # %% ../../nbs/fmnist/01_losses.ipynb #07f0bc06
@@ -58,26 +58,26 @@ def _steps(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gradient(output: Tensor, target: Tensor) -> Tensor:
-    "Mean absolute difference of the steps' sizes, along rows plus along columns `(b,)`."
+    "Return the mean absolute difference of the steps' sizes, along rows plus along columns `(b,)`."
     pairs = zip(_steps(output), _steps(target), strict=True)
     across, down = ((o.abs() - t.abs()).abs().mean(dim=(1, 2, 3)) for o, t in pairs)
     return across + down
 
 
 def tv(output: Tensor, target: Tensor) -> Tensor:
-    "Total variation of the output per pixel `(b,)`; the target is not looked at."
+    "Return the total variation of the output per pixel `(b,)`; the target is not looked at."
     across, down = (step.abs().sum(dim=(1, 2, 3)) for step in _steps(output))
     return (across + down) / output[0].numel()
 
 
 def edge(output: Tensor, target: Tensor) -> Tensor:
-    "Mean absolute difference of the Laplacians' sizes `(b,)`."
+    "Return the mean absolute difference of the Laplacians' sizes `(b,)`."
     kernel = output.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     return (F.conv2d(output, kernel).abs() - F.conv2d(target, kernel).abs()).abs().mean(dim=(1, 2, 3))
 
 
 def fft(output: Tensor, target: Tensor) -> Tensor:
-    "Mean absolute difference of the spectral amplitudes, orthonormal transform `(b,)`."
+    "Return the mean absolute difference of the spectral amplitudes, orthonormal transform `(b,)`."
     spectra = (torch.fft.rfft2(image, norm="ortho").abs() for image in (output, target))
     return l1(*spectra)
 
@@ -90,7 +90,7 @@ def gaussian_band(
     side: int,  # pixels along the axis
     device: torch.device,
 ) -> Tensor:  # (side, side); each row sums to 1
-    "The Gaussian window (sigma 1.5) along one axis, borders mirrored, as a banded matrix."
+    "Return the Gaussian window (sigma 1.5) along one axis, borders mirrored, as a banded matrix."
     if side <= RADIUS:
         raise DataError(f"SSIM needs at least {RADIUS + 1} pixels a side, the images have {side}. Enlarge them.")
     distance = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float32)
@@ -106,7 +106,7 @@ def ssim_maps(
     output: Tensor,  # (b, 1, h, w) between 0 and 1
     target: Tensor,  # (b, 1, h, w)
 ) -> tuple[Tensor, Tensor]:  # both (b, h, w): SSIM, and its part that compares contrast and structure
-    "Structural similarity around each pixel."
+    "Return the structural similarity around each pixel."
     rows, columns = (gaussian_band(side, output.device) for side in output.shape[-2:])
     both = torch.cat([output, target, output**2, target**2, output * target], dim=1)
     mean_o, mean_t, square_o, square_t, product = (rows @ both @ columns.T).unbind(dim=1)
@@ -117,12 +117,12 @@ def ssim_maps(
 
 
 def ssim(output: Tensor, target: Tensor) -> Tensor:
-    "1 - SSIM `(b,)`, Gaussian window with sigma 1.5 pixels."
+    "Return 1 - SSIM `(b,)`, Gaussian window with sigma 1.5 pixels."
     return 1 - ssim_maps(output, target)[0].mean(dim=(1, 2))
 
 # %% ../../nbs/fmnist/01_losses.ipynb #10c84b69
 def ms_ssim(output: Tensor, target: Tensor) -> Tensor:
-    "1 - MS-SSIM `(b,)` over three scales with the exponents 0.5, 0.3, 0.2."
+    "Return 1 - MS-SSIM `(b,)` over three scales with the exponents 0.5, 0.3, 0.2."
     product, inside = torch.ones(()), (..., slice(RADIUS, -RADIUS), slice(RADIUS, -RADIUS))
     for exponent in (0.5, 0.3):
         part = ssim_maps(output, target)[1][inside].mean(dim=(1, 2))
@@ -147,7 +147,7 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 # %% ../../nbs/fmnist/01_losses.ipynb #21fdb4eb
 def term_names(mode: str) -> list[str]:
-    "The terms of a mode like `mse + ms-ssim`."
+    "Return the terms of a mode like `mse + ms-ssim`."
     return [name.strip() for name in mode.split("+")]
 
 

@@ -20,7 +20,7 @@ from .base import Criterion, ImageModel, register
 def as_rows(
     query: Tensor,  # (b, d), or (b, d, h, w)
 ) -> Tensor:  # (n, d), where n is b or b * h * w
-    "Queries as rows."
+    "Write queries as rows."
     return query.movedim(1, -1).flatten(end_dim=-2)
 
 
@@ -28,7 +28,7 @@ def as_query(
     rows: Tensor,  # (n, d)
     like: Tensor,  # the queries that the rows answer
 ) -> Tensor:  # of the shape of `like`
-    "Rows back in the shape of the queries."
+    "Bring rows back into the shape of the queries."
     return rows.view(like.movedim(1, -1).shape).movedim(-1, 1)
 
 # %% ../../nbs/fmnist/09_memory.ipynb #9dbdbc22
@@ -67,11 +67,11 @@ class KeyValueMemory(nn.Module):
         self.values = nn.Parameter(self.keys.clone())
 
     def attention(self, query: Tensor) -> Tensor:
-        "Weights `(n, m)` of the slots."
+        "Return weights `(n, m)` of the slots."
         return memory_attention(query, self.keys, self.temperature, self.shrink)
 
     def forward(self, query: Tensor) -> Tensor:
-        "The remembered mixture for each query, in its shape."
+        "Return the remembered mixture for each query, in its shape."
         return as_query(self.attention(query) @ self.values.float(), query)
 
     def fill(self, slots: Tensor) -> None:
@@ -94,19 +94,19 @@ class HardMemory(nn.Module):
 
     @torch.no_grad()
     def nearest(self, query: Tensor) -> Tensor:
-        "Numbers `(n,)` of the chosen slots."
+        "Return numbers `(n,)` of the chosen slots."
         return (F.normalize(as_rows(query), dim=1) @ F.normalize(self.values, dim=1).T).argmax(dim=1)
 
     def attention(self, query: Tensor) -> Tensor:
-        "Weights `(n, m)`: one for the chosen slot, zero for the others."
+        "Return weights `(n, m)`: one for the chosen slot, zero for the others."
         return F.one_hot(self.nearest(query), len(self.values)).float()
 
     def forward(self, query: Tensor) -> Tensor:
-        "The chosen slot for each query, in its shape."
+        "Return the chosen slot for each query, in its shape."
         return as_query(self.values[self.nearest(query)].detach(), query) + (query - query.detach())
 
     def commitment(self, query: Tensor) -> Tensor:
-        "Mean squared distance of slots and queries, relative to the queries' mean square."
+        "Return the mean squared distance of slots and queries, relative to the queries' mean square."
         rows, chosen = as_rows(query).float(), self.values[self.nearest(query)]
         distance = F.mse_loss(chosen, rows.detach()) + 0.25 * F.mse_loss(rows, chosen.detach())
         return distance / rows.detach().square().mean().clamp(min=1e-12)
@@ -122,14 +122,14 @@ def slot_usage(
     memory: KeyValueMemory | HardMemory,
     query: Tensor,  # (b, d) or (b, d, h, w)
 ) -> Tensor:  # (m,) shares that sum to 1
-    "Share of each slot in the answers."
+    "Return the share of each slot in the answers."
     return memory.attention(query).mean(dim=0)
 
 
 def perplexity(
     usage: Tensor,  # (m,) shares
 ) -> float:  # between 1 and m
-    "The number of evenly used slots that would be as diverse."
+    "Return the number of evenly used slots that would be as diverse."
     return float(torch.special.entr(usage.double()).sum().exp())
 
 # %% ../../nbs/fmnist/09_memory.ipynb #e6a132ef
@@ -137,7 +137,7 @@ def revive(
     slots: Tensor,  # (m, d)
     codes: Tensor,  # (n, d)
 ) -> Tensor:  # (m, d)
-    "Slots with the dead ones moved to the codes that are least similar to any slot."
+    "Move dead slots to the codes that are least similar to any slot."
     slots = slots.clone()
     for _ in range(len(slots)):  # a moved slot may take the last code of another one
         best, nearest = (F.normalize(codes, dim=1) @ F.normalize(slots, dim=1).T).max(dim=1)
@@ -155,7 +155,7 @@ def memory_slots(
     mode: Literal["kmeans", "mean"] = "kmeans",
     seed: int = 0,  # of the draw and of k-means
 ) -> Tensor:  # (m, d)
-    "First slots of a memory. Raises `DataError` for an unknown mode or too few codes."
+    "Find the first slots of a memory. Raises `DataError` for an unknown mode or too few codes."
     if mode not in ("kmeans", "mean"):
         raise DataError(f"There is no mode {mode!r}; choose kmeans or mean.")
     if len(codes) < mem_size:
@@ -179,7 +179,7 @@ def memory_slots(
 def weight_entropy(
     weights: Tensor,  # (n, m) each row sums to 1
 ) -> Tensor:  # scalar
-    "Mean entropy of the rows, with a finite gradient where a weight is zero."
+    "Return the mean entropy of the rows, with a finite gradient where a weight is zero."
     return -(weights * weights.clamp(min=1e-12).log()).sum(dim=1).mean()
 
 # %% ../../nbs/fmnist/09_memory.ipynb #64496930
@@ -206,19 +206,19 @@ class MemAE(ImageModel):
         self.slots = nn.Parameter(torch.randn(mem_size, 64 * 4 * 4))
 
     def attention(self, x: Tensor) -> Tensor:
-        "Weights `(b, mem_size)` of the slots for each image."
+        "Return weights `(b, mem_size)` of the slots for each image."
         return memory_attention(self.encoder(x), self.slots, self.temperature, self.shrink)
 
     def latent(self, x: Tensor) -> Tensor:
-        "The mixture of slots `(b, 1024)` that stands for each image."
+        "Return the mixture of slots `(b, 1024)` that stands for each image."
         return self.attention(x) @ self.slots
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "The decoded mixture."
+        "Return the decoded mixture."
         images: Tensor = self.decoder(self.latent(x))
         return images
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "Reconstruction, and the entropy of the weights."
+        "Return the comparison with the reconstruction, and the entropy of the weights."
         weights = self.attention(x)
         return criterion(self.decoder(weights @ self.slots), x) + self.entropy_weight * weight_entropy(weights)

@@ -61,7 +61,7 @@ class ThreeViewNetwork(ImageModel):
         self.register_buffer("ready", torch.tensor(False))
 
     def codes(self, x: Tensor) -> dict[str, Tensor]:
-        "Codes of the three views, and the textures."
+        "Return codes of the three views, and the textures."
         texture = self.structure.texture(x)
         views = {"center": self.center(x), "structure": self.structure.from_texture(texture), "fft": self.fft(x)}
         return views | {"texture": texture}
@@ -72,12 +72,12 @@ class ThreeViewNetwork(ImageModel):
         return {view: there[view](code) if view in there else code for view, code in codes.items()}
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "The image that the answers decode to."
+        "Decode the answers."
         images: Tensor = self.decoder(**self.recall(self.codes(x)))
         return images
 
     def latent(self, x: Tensor) -> Tensor:
-        "The three codes, each of unit length, `(b, 3 d)` for queries by image."
+        "Return the three codes, each of unit length, `(b, 3 d)` for queries by image."
         codes = self.codes(x)
         return torch.cat([F.normalize(codes[view].float().flatten(1), dim=1) for view in VIEWS], dim=1)
 
@@ -157,7 +157,7 @@ class RecentImages(nn.Module):
         self.seen += len(x)
 
     def latest(self) -> Tensor:
-        "The images in memory, between 0 and 1, in the order of their places."
+        "Return the images in memory, between 0 and 1, in the order of their places."
         return self.images[: min(int(self.seen), len(self.images))].float() / 255
 
 # %% ../../nbs/fmnist/11_multimemory.ipynb #95c063e0
@@ -180,7 +180,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         self.register_buffer("normal", torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "Reconstruction, and in training the structure's commitment to its slot."
+        "Return the comparison with the reconstruction, and in training the structure's commitment to its slot."
         if self.training and not self.ready:
             self.recent.add(x)
             if self.recent.seen >= self.warmup:
@@ -194,7 +194,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         return value
 
     def score_parts(self, x: Tensor) -> Tensor:
-        "Differences in edge directions and distances of the structure from its slot, `(b, 2)`."
+        "Return differences in edge directions and distances of the structure from its slot, `(b, 2)`."
         codes = self.codes(x)
         answers = self.recall(codes)
         edges = orientation_histograms(x) - orientation_histograms(self.decoder(**answers))
@@ -210,7 +210,7 @@ class MultiMemoryAutoencoder(ThreeViewNetwork):
         self.normal.copy_(torch.stack([parts.mean(dim=0), parts.std(dim=0).clamp(min=1e-4)]))
 
     def anomaly_score(self, x: Tensor) -> Tensor:
-        "Sum of the two parts `(b,)`, each in deviations from normal."
+        "Return the sum of the two parts `(b,)`, each in deviations from normal."
         return ((self.score_parts(x) - self.normal[0]) / self.normal[1]).sum(dim=1)
 
 # %% ../../nbs/fmnist/11_multimemory.ipynb #bb5363f0
@@ -220,7 +220,7 @@ def decode_slots(
     slots: Sequence[int] | Tensor,  # numbers of the slots
     images: Tensor,  # (n, 1, 28, 28) normal images that give the other answers
 ) -> Tensor:  # (m, 1, 28, 28)
-    "Images of single slots. Raises `DataError` where a code is one of many places."
+    "Decode single slots. Raises `DataError` where a code is one of many places."
     with evaluating(network):
         answers = network.recall(network.codes(images))
         if answers[view].ndim != 2:

@@ -21,12 +21,12 @@ from .features import HOG_SIZE, local_contrast, orientation_histograms
 
 # %% ../../nbs/fmnist/06_robust.ipynb #34192df4
 def contrast_features(x: Tensor) -> Tensor:
-    "Local contrast `(b, 784)`."
+    "Return the local contrast `(b, 784)`."
     return local_contrast(x).flatten(1)
 
 
 def histogram_features(x: Tensor) -> Tensor:
-    "Orientation histograms `(b, 1352)`."
+    "Return orientation histograms `(b, 1352)`."
     return orientation_histograms(x).flatten(1)
 
 
@@ -71,18 +71,18 @@ class DenoisingAutoencoder(BottleneckModel):
         return (FEATURES[self.features][0](x) - self.mean) / self.deviation
 
     def prepare(self, normals: Tensor) -> None:
-        "Mean of each feature, and one deviation of all, of the training images."
+        "Measure the mean of each feature, and one deviation of all, of the training images."
         if self.features != "pixels":
             features = torch.cat([FEATURES[self.features][0](part) for part in torch.split(normals, 512)])
             self.mean.copy_(features.mean(dim=0))
             self.deviation.fill_(float((features - self.mean).std()))
 
     def latent(self, x: Tensor) -> Tensor:
-        "Return what the encoder writes down, without noise `(b, bottleneck)`."
+        "Encode images without noise `(b, bottleneck)`."
         return self.encoder(self.read(x))  # type: ignore[no-any-return]
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "The comparison with the clean image, and with the clean features where there are any."
+        "Compare with the clean image, and with the clean features where there are any."
         clean = self.read(x)
         latent = self.encoder(clean + self.noise * torch.randn_like(clean))
         value = criterion(self.decoder(latent), x)
@@ -101,7 +101,7 @@ def sparse_part(
 # %% ../../nbs/fmnist/06_robust.ipynb #54d06b1b
 @register
 class RobustAutoencoder(BottleneckModel):
-    "A low-dimensional drawing plus a sparse rest, trained against an adversary in the latent space."
+    "A low-dimensional reconstruction plus a sparse rest, trained against an adversary in the latent space."
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class RobustAutoencoder(BottleneckModel):
         self.encoder, self.decoder = dense_encoder(bottleneck, hidden), dense_decoder(bottleneck, hidden)
 
     def adversary(self, x: Tensor) -> Tensor:
-        "Images near `x` whose latent numbers are far."
+        "Find images near `x` whose latent numbers are far."
         with torch.enable_grad():
             start = (x + self.reach * (2 * torch.rand_like(x) - 1)).requires_grad_()
             distance = (self.encoder(start) - self.encoder(x).detach()).square().sum()
@@ -124,15 +124,15 @@ class RobustAutoencoder(BottleneckModel):
         return (x + self.reach * slope.sign()).clamp(0, 1)
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "The comparison with the image without its outliers, from the adversary's image."
+        "Compare with the image without its outliers, from the adversary's image."
         if not (self.reach and self.training):
             return self._compare(self.reconstruct(x), x, criterion)
         moved, latent = self.encoder(self.adversary(x)), self.encoder(x)
         distance: Tensor = (moved - latent).square().mean()
         return self._compare(self.decoder(moved), x, criterion) + self.weight * distance
 
-    def _compare(self, drawn: Tensor, x: Tensor, criterion: Criterion) -> Tensor:
-        return criterion(drawn, x - sparse_part(x - drawn.detach(), self.outlier))
+    def _compare(self, output: Tensor, x: Tensor, criterion: Criterion) -> Tensor:
+        return criterion(output, x - sparse_part(x - output.detach(), self.outlier))
 
 # %% ../../nbs/fmnist/06_robust.ipynb #4e867ab5
 class NarrowSkip(nn.Module):
@@ -162,11 +162,11 @@ class SkipConnectionAutoencoder(ImageModel):
         self.last = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
 
     def latent(self, x: Tensor) -> Tensor:
-        "The bottleneck `(b, bottleneck)`."
+        "Return the bottleneck `(b, bottleneck)`."
         return self.down(self.far(self.near(x)).flatten(1))  # type: ignore[no-any-return]
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "Drawn from the bottleneck and the sixteen numbers of the skips."
+        "Decode the bottleneck and the sixteen numbers of the skips."
         near = self.near(x)
         far = self.far(near)
         start = F.leaky_relu(self.up(self.down(far.flatten(1))), 0.1).view_as(far)

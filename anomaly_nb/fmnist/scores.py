@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     "Holds what a model says about images."
 
     image: Tensor  # (b, 1, 28, 28)
-    drawn: Tensor  # (b, 1, 28, 28) its reconstruction
+    reconstruction: Tensor  # (b, 1, 28, 28)
     latent: Tensor  # (b, d)
     own: Tensor  # (b,) its own score
 
@@ -61,7 +61,7 @@ class ImageScore(nn.Module):
 
     @abstractmethod
     def forward(self, answer: Answer) -> Tensor:
-        "Scores `(b,)`."
+        "Return scores `(b,)`."
 
 
 class OwnScore(ImageScore):
@@ -75,19 +75,19 @@ class PixelScore(ImageScore):
     "Mean squared difference of pixels."
 
     def forward(self, answer: Answer) -> Tensor:
-        return mse(answer.drawn, answer.image)
+        return mse(answer.reconstruction, answer.image)
 
 
 class SSIMScore(ImageScore):
     "1 - structural similarity: differences count where the image is calm."
 
     def forward(self, answer: Answer) -> Tensor:
-        return ssim(answer.drawn, answer.image)
+        return ssim(answer.reconstruction, answer.image)
 
 
 def edge_residual(answer: Answer) -> Tensor:
-    "Difference of the orientation histograms of image and drawing `(b, 1352)`."
-    return (orientation_histograms(answer.image) - orientation_histograms(answer.drawn)).flatten(1)
+    "Return the difference of the orientation histograms of image and reconstruction `(b, 1352)`."
+    return (orientation_histograms(answer.image) - orientation_histograms(answer.reconstruction)).flatten(1)
 
 
 class EdgeScore(ImageScore):
@@ -114,7 +114,7 @@ class EdgeLikelihoodScore(ImageScore):
         self.register_buffer("noise", torch.ones(()))
 
     def fit(self, normals: Answer) -> None:
-        "Mean, directions and variances of the residuals of normal images."
+        "Find mean, directions and variances of the residuals of normal images."
         from sklearn.decomposition import PCA
 
         residuals = edge_residual(normals).numpy()
@@ -141,14 +141,14 @@ def neighbour_distance(
     references: Tensor,  # (n, d)
     k: int = 5,
 ) -> Tensor:  # (b,)
-    "Mean Euclidean distance to the `k` nearest references."
+    "Return the mean Euclidean distance to the `k` nearest references."
     near = references.square().sum(dim=1) - 2 * queries @ references.T
     places = near.topk(min(k, len(references)), dim=1, largest=False).indices
     return (references[places] - queries[:, None]).square().sum(dim=2).clamp(min=1e-12).sqrt().mean(dim=1)
 
 
 class LatentScore(ImageScore):
-    "Mean distance to the five nearest descriptions of normal training images."
+    "Mean distance to the five nearest codes of normal training images."
 
     references: Tensor
 
@@ -157,7 +157,7 @@ class LatentScore(ImageScore):
         self.register_buffer("references", torch.zeros(0, 0))
 
     def fit(self, normals: Answer) -> None:
-        "Keep the descriptions."
+        "Keep the latent codes."
         self.references = normals.latent.clone()
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
@@ -245,11 +245,11 @@ class ImageScorer(nn.Module):
         return self
 
     def raw(self, answer: Answer) -> Tensor:
-        "Each part in its own units `(b, parts)`."
+        "Return each part in its own units `(b, parts)`."
         return torch.stack([part(answer) for part in self.parts], dim=1)
 
     def combine(self, answer: Answer) -> Tensor:
-        "The mean of the standardised parts `(b,)`."
+        "Return the mean of the standardised parts `(b,)`."
         return ((self.raw(answer) - self.mean) / self.spread).mean(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -265,14 +265,14 @@ Pictures = npt.NDArray[np.float32]
 
 
 def _moved(images: Pictures, place: npt.NDArray[np.float64]) -> Pictures:
-    "Images `(n, 28, 28)` with pixels taken from other places `(n, 2, 28, 28)`."
+    "Take the pixels of images `(n, 28, 28)` from other places `(n, 2, 28, 28)`."
     from scipy.ndimage import map_coordinates
 
     return np.stack([map_coordinates(i, p, order=1) for i, p in zip(images, place, strict=True)]).astype(np.float32)
 
 
 def wrong_shape(images: Pictures, random: np.random.Generator) -> dict[str, Pictures]:
-    "Turned, stretched in width, and warped images."
+    "Turn, stretch in width, and warp images."
     from scipy.ndimage import gaussian_filter
 
     n = len(images)
@@ -294,7 +294,7 @@ def wrong_shape(images: Pictures, random: np.random.Generator) -> dict[str, Pict
 
 # %% ../../nbs/fmnist/14_scores.ipynb #ed499679
 def wrong_parts(images: Pictures, random: np.random.Generator) -> dict[str, Pictures]:
-    "Halves of two images above each other and side by side, two images in one, and a patch from elsewhere."
+    "Put halves of two images above each other and side by side, two images in one, and a patch from elsewhere."
     n, other = len(images), np.roll(images, 1, axis=0)
     cut = random.integers(10, 18, n)[:, None, None]
     rows, columns = np.mgrid[:28, :28]
@@ -311,7 +311,7 @@ def wrong_parts(images: Pictures, random: np.random.Generator) -> dict[str, Pict
 
 # %% ../../nbs/fmnist/14_scores.ipynb #e8f25c32
 def wrong_surface(images: Pictures, random: np.random.Generator) -> dict[str, Pictures]:
-    "The fine detail of another image, a smooth surface, and a scar."
+    "Give images the fine detail of another one, a smooth surface, and a scar."
     from scipy.ndimage import gaussian_filter
 
     n, coarse = len(images), gaussian_filter(images, (0, 1.5, 1.5))
@@ -327,7 +327,7 @@ def pseudo_anomalies(
     normals: npt.ArrayLike,  # (n, 28, 28) normal images that no model was trained on
     seed: int = 0,
 ) -> dict[str, Pictures]:  # ten kinds, (n, 28, 28) each
-    "Anomalies made from normal images."
+    "Make pseudo-anomalies from normal images."
     images, random = check_images(normals), generator(seed)
     if len(images) < 2:
         raise DataError("Pseudo-anomalies mix images with each other; pass at least 2.")
@@ -342,7 +342,7 @@ def combined(
     held_out: FloatArray,  # (m, 6) of held-out normal images, which give the units
     score: str,  # one of `CHOICES`, or another sum
 ) -> FloatArray:  # (n,) in deviations of held-out normal images
-    "A score or a sum of scores from their parts."
+    "Add up a score or a sum of scores from their parts."
     columns = [list(SCORES).index(name) for name in score.split("+")]
     mean, spread = held_out[:, columns].mean(axis=0), held_out[:, columns].std(axis=0)
     values: FloatArray = ((parts[:, columns] - mean) / np.maximum(spread, 1e-12)).mean(axis=1)
@@ -351,7 +351,7 @@ def combined(
 
 def rank_scores(
     held_out: FloatArray,  # (m, 6) parts of held-out normal images
-    made: Mapping[str, FloatArray],  # (n, 6) parts of each kind of anomalies made from normal images
+    made: Mapping[str, FloatArray],  # (n, 6) parts of each kind of pseudo-anomalies
 ) -> pd.DataFrame:  # a row per choice: AUROC of each kind, `mean` and `worst three`; the best choice first
     "Rank scores by how well they tell pseudo-anomalies from normal images."
     rows = {}

@@ -73,7 +73,7 @@ class BestWeights(Callback):
 
 # %% ../../nbs/fmnist/04_training.ipynb #da77fbb9
 def peak_memory() -> float:
-    "The most memory that this process, or its GPU, has held since the last reset, in MB."
+    "Return the most memory that this process, or its GPU, has held since the last reset, in MB."
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
@@ -126,7 +126,7 @@ def _stage(
     folder: Path | None,
     **options: Any,
 ) -> pd.DataFrame:
-    "One stage of training: the model ends with the weights of its best epoch."
+    "Train for one stage: the model ends with the weights of its best epoch."
     step, best = TrainingStep(criterion), BestWeights()
     callbacks: list[Callback] = [step]
     if validation is not None:

@@ -32,7 +32,7 @@ def from_patches(
 
 # %% ../../nbs/fmnist/13_transformer.ipynb #42454c56
 def fixed_masks() -> Tensor:
-    "Four masks `(4, 49)` that hide each patch once: every second one in every second row."
+    "Return four masks `(4, 49)` that hide each patch once: every second one in every second row."
     rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     turn = (2 * (rows % 2) + columns % 2).flatten()
     return torch.stack([turn == k for k in range(4)])
@@ -56,28 +56,28 @@ class TransformerAnomalyDetector(ImageModel):
         self.register_buffer("masks", fixed_masks())
 
     def tokens(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        "A vector for each patch `(b, 49, width)`; patches under the mask `(b, 49)` are hidden."
+        "Return a vector for each patch `(b, 49, width)`; patches under the mask `(b, 49)` are hidden."
         seen = self.embed(to_patches(x))
         if mask is not None:
             seen = torch.where(mask[..., None], self.unknown, seen)
         return self.layers(seen + self.positions)  # type: ignore[no-any-return]
 
     def fill(self, x: Tensor, mask: Tensor) -> Tensor:
-        "The image with its hidden patches `(b, 49)` guessed and the others as they are."
+        "Fill the hidden patches `(b, 49)` of the image with guesses; the others stay as they are."
         guessed = torch.sigmoid(self.guess(self.tokens(x, mask)))
         return from_patches(torch.where(mask[..., None], guessed, to_patches(x)))
 
     def loss(self, x: Tensor, criterion: Criterion) -> Tensor:
-        "The comparison with the image where a random part was guessed."
+        "Compare with the image where a random part was guessed."
         mask = torch.rand(len(x), SIDE * SIDE, device=x.device) < self.hidden
         return criterion(self.fill(x, mask), x)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        "Every patch as guessed from the others."
+        "Guess every patch from the others."
         pictures = [self.fill(x, mask.expand(x.shape[0], -1)) for mask in self.masks]
         patches = torch.stack([to_patches(picture) for picture in pictures])
         return from_patches((patches * self.masks[:, None, :, None]).sum(dim=0))
 
     def latent(self, x: Tensor) -> Tensor:
-        "The mean vector of all patches with nothing hidden `(b, width)`."
+        "Return the mean vector of all patches with nothing hidden `(b, width)`."
         return self.tokens(x).mean(dim=1)

@@ -21,7 +21,7 @@ Queries = Literal["image", "location"]
 
 
 def conv_block(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
-    "A 3 by 3 convolution, normalised and rectified."
+    "Make a 3 by 3 convolution, normalised and rectified."
     convolution = nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.LeakyReLU(0.2))
 
@@ -30,7 +30,7 @@ def view_encoder(
     dim: int,  # d, length of a code
     queries: Queries,  # a code per image, or per location
 ) -> nn.Sequential:  # three stages; the first gives textures (b, 32, 14, 14), the last (b, d) or (b, d, 7, 7)
-    "From an image `(b, 1, 28, 28)` to its code."
+    "Make layers from an image `(b, 1, 28, 28)` to its code."
     if queries not in ("image", "location"):
         raise DataError(f"There are no queries by {queries!r}; choose image or location.")
     early, late = conv_block(1, 32, stride=2), nn.Sequential(conv_block(32, dim), nn.MaxPool2d(2))
@@ -51,7 +51,7 @@ class CenterMask(nn.Module):
         self.log_factor = nn.Parameter(torch.zeros(())) if adaptive else None
 
     def _bell(self, profile: Tensor) -> Tensor:
-        "Weights `(b, n)` along an axis with brightness `(b, n)`."
+        "Return weights `(b, n)` along an axis with brightness `(b, n)`."
         place = torch.arange(profile.shape[1], device=profile.device, dtype=torch.float32)
         if self.log_factor is None:
             return torch.exp(-(((place - place.mean()) / self.sigma) ** 2) / 2).expand_as(profile)
@@ -61,7 +61,7 @@ class CenterMask(nn.Module):
         return torch.exp(-(((place - mean) / spread) ** 2) / 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        "Masks `(b, 1, h, w)` with a peak of about 1."
+        "Return masks `(b, 1, h, w)` with a peak of about 1."
         rows, columns = (self._bell(x[:, 0].float().sum(dim=other)) for other in (2, 1))
         return (rows[:, :, None] * columns[:, None, :])[:, None]
 
@@ -81,7 +81,7 @@ class MaskedCenterEncoder(nn.Module):
         self.mask, self.network = CenterMask(sigma, adaptive), view_encoder(dim, queries)
 
     def forward(self, x: Tensor) -> Tensor:
-        "Codes `(b, d)` or `(b, d, 7, 7)`."
+        "Return codes `(b, d)` or `(b, d, 7, 7)`."
         code: Tensor = self.network(x * self.mask(x))
         return code
 
@@ -98,24 +98,24 @@ class StructureEncoder(nn.Module):
         self.network = view_encoder(dim, queries)
 
     def texture(self, x: Tensor) -> Tensor:
-        "Textures `(b, 32, 14, 14)`."
+        "Return textures `(b, 32, 14, 14)`."
         features: Tensor = self.network[0](local_contrast(x))
         return features
 
     def from_texture(self, features: Tensor) -> Tensor:
-        "Codes of textures."
+        "Return codes of textures."
         code: Tensor = self.network[1:](features)
         return code
 
     def forward(self, x: Tensor) -> Tensor:
-        "Codes `(b, d)` or `(b, d, 7, 7)`."
+        "Return codes `(b, d)` or `(b, d, 7, 7)`."
         return self.from_texture(self.texture(x))
 
 # %% ../../nbs/fmnist/10_views.ipynb #5c82f174
 def log_spectrum(
     x: Tensor,  # (b, 1, h, w)
 ) -> Tensor:  # (b, 1, h, w) float32, zero frequency in the middle
-    "log(1 + magnitude) of each image's orthonormal Fourier transform."
+    "Return log(1 + magnitude) of each image's orthonormal Fourier transform."
     shifted: Tensor = torch.fft.fftshift(torch.fft.fft2(x.float(), norm="ortho"), dim=(-2, -1))
     return shifted.abs().log1p()
 
@@ -132,7 +132,7 @@ class FFTEncoder(nn.Module):
         self.network = view_encoder(dim, queries)
 
     def forward(self, x: Tensor) -> Tensor:
-        "Codes `(b, d)` or `(b, d, 7, 7)`."
+        "Return codes `(b, d)` or `(b, d, 7, 7)`."
         code: Tensor = self.network(log_spectrum(x))
         return code
 
@@ -157,7 +157,7 @@ class FrequencyAttention(nn.Module):
         nn.init.zeros_(self.gains.bias)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        "Filtered feature maps of the same shape."
+        "Return filtered feature maps of the same shape."
         code = code if code.ndim == 2 else code.mean(dim=(2, 3))
         gains = 2 * self.gains(code).float().sigmoid().view(len(code), -1, 4)
         spectrum = torch.fft.rfft2(features.float()) * torch.einsum("bcn,nhw->bchw", gains, self.bands)
@@ -180,7 +180,7 @@ class CenterAttention(nn.Module):
         nn.init.zeros_(self.look.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        "Weighted feature maps of the same shape."
+        "Return weighted feature maps of the same shape."
         odds: Tensor = self.look(features) + self.prior
         return features * (2 * odds.sigmoid())
 
@@ -210,7 +210,7 @@ class TripleFeatureDecoder(nn.Module):
         self.last = nn.Sequential(nn.Upsample(scale_factor=2), conv_block(32, 16), last, nn.Sigmoid())
 
     def forward(self, center: Tensor, structure: Tensor, fft: Tensor, texture: Tensor | None = None) -> Tensor:
-        "Images `(b, 1, 28, 28)` of codes `(b, d)` or `(b, d, 7, 7)` and textures `(b, 32, 14, 14)`."
+        "Return images `(b, 1, 28, 28)` of codes `(b, d)` or `(b, d, 7, 7)` and textures `(b, 32, 14, 14)`."
         features: Tensor = self.middle(self.join(torch.cat([center, structure, fft], dim=1)))
         if self.skip is not None:
             features = features + self.skip(texture)

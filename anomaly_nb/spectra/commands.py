@@ -44,7 +44,7 @@ def spectra_train(
     common: dict[str, Any] = {"contamination": contamination, "seed": seed}
     network = SpectrumDetector(components, epochs, folder=str(out / "training"), **common)
     detector: SpectrumDetector = SpectrumPCA(components, **common) if baseline else network
-    detector.check_params()
+    detector._check_params()
     check_whole(simulate, "simulate", 0)
     spectra = simulate_spectra(simulate, seed) if simulate else normal_spectra(source, redshifts)
     with folder_lock(out, devices * nodes):

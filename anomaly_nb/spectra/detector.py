@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -30,9 +30,6 @@ from .linear import PrincipalComponents, absorb, local_features, product
 from .preparation import RestSpectra, to_rest_frame
 from .scoring import CHANNELS
 
-if TYPE_CHECKING:
-    from anomaly_nb.spectra.network import MaskedSpanAutoencoder
-
 # %% ../../nbs/spectra/08_detector.ipynb #9aa242fc
 @dataclass(frozen=True, eq=False)
 class NetworkWithHead:
@@ -41,7 +38,7 @@ class NetworkWithHead:
     components: PrincipalComponents
     features: Float32Array  # (m, REST_PIXELS) unit vectors
     strengths: FloatArray  # (m,) their prior variances
-    network: "MaskedSpanAutoencoder | None" = None
+    network: Any = None
     history: pd.DataFrame | None = None  # losses of the network's training
 
     @classmethod
@@ -135,7 +132,7 @@ class SpectrumDetector(Detector):
         self.components, self.epochs, self.robust = components, epochs, robust
         self.contamination, self.holdout, self.seed, self.folder = contamination, holdout, seed, folder
 
-    def check_params(self) -> None:
+    def _check_params(self) -> None:
         "Raise `DataError` for a parameter that makes no sense, before there is work."
         for name, value in self.get_params().items():
             if name in _LEAST:
@@ -150,7 +147,7 @@ class SpectrumDetector(Detector):
         **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
     ) -> Self:
         "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
-        self.check_params()
+        self._check_params()
         if len(check_spectra(X)) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
         rest = to_rest_frame(X)

@@ -25,6 +25,7 @@ def srcnn_generate_data(
     step: int = 64,  # Points from one window to the next
     num: int = 10,  # One more than the most anomalies in a window
     seed: int = 54321,  # Of the injections
+    column: str = "",  # Column of the values in each file; without it `value`, or the only one with numbers
     root: Path = Path("datasets"),  # Folder of all datasets
 ) -> None:
     "Make windows with injected anomalies: datasets/NAME/train.json. Example: srcnn_generate_data --dataset mine"
@@ -32,7 +33,7 @@ def srcnn_generate_data(
     from anomaly_nb.srcnn.series import dataset_folder
 
     folder = dataset_folder(root, dataset)
-    made = write_windows(folder, window, step, num, seed)
+    made = write_windows(folder, window, step, num, seed, column)
     logger.info("%d windows are in %s", made, folder / "train.json")
 
 # %% ../../nbs/srcnn/15_commands.ipynb #0bc25c72
@@ -53,6 +54,7 @@ def srcnn_train(
     recipe: Literal["documented", "tuned"] = "documented",  # The published training, or the one that works
     optimizer: Literal["adam", "sgd"] = "adam",  # Or sgd with momentum 0.9 as in the published code
     seed: int = 54321,  # Of weights, shuffles and the tuned recipe's injections
+    column: str = "",  # Column of the values, for the tuned recipe; without it `value`, or the only one with numbers
     root: Path = Path("datasets"),  # Folder of all datasets
 ) -> None:
     "Train the published network. Example: srcnn_train --dataset mine --recipe tuned"
@@ -78,6 +80,7 @@ def srcnn_train(
         optimizer=optimizer,
         load=load,
         seed=seed,
+        column=column,
         processes=devices * nodes,
         num_workers=min(num_workers, (os.cpu_count() or 1) - 1),
         **options,
@@ -90,13 +93,14 @@ def srcnn_evaluate(
     dataset: str = "",  # Name, required: curves with a column `label` are read from datasets/NAME/test/*.csv
     checkpoint: str | None = None,  # Weights of the published network, for example snapshot/srcnn_retry20_32.bin
     delay: int = 7,  # An alarm counts up to this many points after a segment's start
+    column: str = "",  # Column of the values in each file; without it `value`, or the only one with numbers
     root: Path = Path("datasets"),  # Folder of all datasets
 ) -> None:
     "Measure delay-adjusted F1 beside the detectors without training. Example: srcnn_evaluate --dataset mine --delay 3"
     from anomaly_nb.srcnn.jobs import evaluate_curves
     from anomaly_nb.srcnn.series import dataset_folder, read_folder
 
-    curves = read_folder(dataset_folder(root, dataset) / "test")
+    curves = read_folder(dataset_folder(root, dataset) / "test", column)
     print(evaluate_curves(curves, checkpoint, delay).round(3).to_string())
 
 # %% ../../nbs/srcnn/15_commands.ipynb #a26d646d
@@ -104,6 +108,7 @@ def srcnn_evaluate(
 def srcnn_detect(
     file: list[Path],  # CSV files: time, value; or folders of them
     out: str | None = None,  # Table, or folder of tables, to write; without it FILE_anomalies.csv, or FOLDER_anomalies
+    column: str = "",  # Column of the values in each file; without it `value`, or the only one with numbers
     side: Literal["both", "upper", "lower"] = "both",  # Alarms for values that are too high, too low, or both
     checkpoint: str | None = None,  # Weights of the published network, to score with it
     workers: int = 1,  # Processes for a folder; -1 means one for each core
@@ -117,7 +122,7 @@ def srcnn_detect(
     places = [Path(file)] if isinstance(file, str | Path) else [Path(one) for one in file]
     if out and len(places) > 1:
         raise DataError(f"--out is the place of one table or folder, and there are {len(places)}. Leave it out.")
-    judge, failed, total = choose_judge(side, checkpoint), dict[str, str](), 0
+    judge, failed, total = choose_judge(side, checkpoint, column), dict[str, str](), 0
     target = Path(out) if out else None
     for place in places:
         try:

@@ -31,7 +31,7 @@ from anomaly_nb.core import (
 )
 from .model import SeriesModel, Side, check_side, fit_model, judge_points, score_points
 from .series import even_slots, to_grid
-from .stream import StreamScorer
+from .stream import Clock, StreamScorer
 
 # %% ../../nbs/srcnn/07_detector.ipynb #a4a669b3
 Table: TypeAlias = npt.ArrayLike | pd.Series | pd.DataFrame  # (n,) or (n, columns), NaN = missing
@@ -196,7 +196,7 @@ class SpectralResidual(Detector):
     def __init__(
         self,
         period: int | Literal["auto"] = "auto",  # points per season; "auto" finds it, 1 means none
-        filter_length: int = 512,  # reach of the whitening filters, in points
+        filter_length: int = 512,  # reach of the whitening filters, in points; at most a sixteenth of the series
         local_window: int = 577,  # points over which the local noise level is taken; two days of five minutes
         context: float = 0.05,  # neighbourhood that ranks points below the threshold, as a share of the fitted series
         side: Side = "both",  # alarms for values that are too high ("upper"), too low ("lower"), or "both"
@@ -238,11 +238,16 @@ class SpectralResidual(Detector):
         tables = [models.table(data, i) for i in range(len(data.grids))]
         return tables[0] if len(tables) == 1 else pd.concat(dict(zip(data.names, tables, strict=True)), axis=1)
 
-    def stream(self, history: npt.ArrayLike | pd.Series) -> StreamScorer:
-        "Return a scorer for the points after `history` `(n,)`, to which an unfitted detector is fitted."
+    def stream(
+        self,
+        history: npt.ArrayLike | pd.Series,  # (n,) points before the first new one
+        forget: float | None = None,  # points after which a third of what was learned is left; None: 500 or 7 seasons
+    ) -> StreamScorer:
+        "Return a scorer for the points after a history, to which an unfitted detector is fitted."
         if not hasattr(self, "threshold_"):
             self.fit(history)
         models, data = self.models_.match(history)
         if len(data.grids) > 1:
             raise DataError(f"A stream takes one series, not {len(data.grids)} columns. Make one stream per column.")
-        return StreamScorer(models.models[0], data.grids[0], models.phase(data, 0))
+        clock = Clock(float(data.rows[-1].value / 1e9), models.step) if _clock(data.rows)[1] else None
+        return StreamScorer(models.models[0], data.grids[0], models.phase(data, 0), forget=forget, clock=clock)

@@ -29,7 +29,7 @@ from .detector import SpectralResidual
 from .microsoft import microsoft_sr
 from .model import Side, check_side
 from .season import bridge
-from .series import Curve, curve_files, even_slots, read_curve
+from .series import Curve, curve_files, curve_name, even_slots, read_curve
 from ..store import Encoded, Results, decode
 
 # %% ../../nbs/srcnn/14_jobs.ipynb #680aa19f
@@ -73,13 +73,14 @@ class Judge:
 
     side: Side = "both"  # alarms for values that are too high (upper), too low (lower), or both
     checkpoint: str = ""  # whole path of a published network's weights; empty: `SpectralResidual` judges
+    column: str = ""  # of the values; empty takes `value`, or the only one with numbers
 
     def table(
         self,
         file: str | Path,  # CSV: time, value
     ) -> pd.DataFrame:  # a row per point: timestamp, value, expected_value, lower, upper, score, is_anomaly
         "Judge a curve by itself. Raises `DataError` for a file that is no curve."
-        series = read_curve(file).series
+        series = read_curve(file, column=self.column).series
         if self.checkpoint:
             from anomaly_nb.srcnn.srcnn import SRCNN
 
@@ -89,19 +90,20 @@ class Judge:
     def key(self) -> dict[str, str]:
         "Return what its tables depend on."
         weights = sha256(Path(self.checkpoint).read_bytes()).hexdigest() if self.checkpoint else ""
-        return {"side": self.side, "checkpoint": weights}
+        return {"side": self.side, "checkpoint": weights} | ({"column": self.column} if self.column else {})
 
 
 def choose_judge(
     side: str = "both",
     checkpoint: str | None = None,  # weights of the published network, to score with it
+    column: str = "",  # of the values in each file; empty finds it
 ) -> Judge:
     "Check a judge's settings. Raises `DataError` for an unknown side, and for weights that are none."
     if checkpoint:
         from anomaly_nb.srcnn.srcnn import read_network
 
         read_network(checkpoint)
-    return Judge(check_side(side), str(Path(checkpoint).resolve()) if checkpoint else "")
+    return Judge(check_side(side), str(Path(checkpoint).resolve()) if checkpoint else "", column)
 
 
 def write_table(
@@ -110,7 +112,7 @@ def write_table(
     target: Path | None = None,  # CSV of the table; None writes FILE_anomalies.csv
 ) -> pd.DataFrame:  # the table
     "Judge a curve into a file. Raises `DataError` where it is no curve, or would be replaced by its table."
-    target = target or file.with_name(f"{file.stem}_anomalies.csv")
+    target = target or file.with_name(f"{curve_name(file)}_anomalies.csv")
     if target.exists() and file.exists() and target.samefile(file):
         raise DataError(f"{target}: is the curve itself, which the table would replace. Choose another --out.")
     table = judge.table(file)
@@ -138,7 +140,7 @@ def table_names(
     names = dict[str, str]()
     for file in files:
         place = file.relative_to(source)
-        name = "__".join((*place.parts[:-1], f"{place.stem}_anomalies"))
+        name = "__".join((*place.parts[:-1], f"{curve_name(place)}_anomalies"))
         if name in names:
             raise DataError(f"{file}: its table would have the name of that of {names[name]}. Rename one of them.")
         names[name] = str(file)
@@ -184,10 +186,7 @@ def plan_folder(
     target = target or Path(f"{named}_anomalies")
     if folder.is_relative_to(target.resolve()):
         raise DataError(f"{target}: holds the curves, so the tables cannot be put there. Choose another --out.")
-    files = [path for path in curve_files(folder) if not path.is_relative_to(target.resolve())]
-    if not files:
-        raise DataError(f"{source}: no .csv file here. Check the path.")
-    return target, table_names(folder, files)
+    return target, table_names(folder, curve_files(folder, target.resolve()))
 
 
 def judge_folder(

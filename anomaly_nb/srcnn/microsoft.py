@@ -7,6 +7,7 @@ __all__ = ['EPS', 'FACTORS', 'saliency_score', 'replace_anomalies', 'low_pass', 
            'calculate_margin', 'anomaly_score', 'microsoft_sr']
 
 # %% ../../nbs/srcnn/02_microsoft.ipynb #3b2bc185
+from bisect import bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -61,18 +62,33 @@ def low_pass(
     return smooth
 
 # %% ../../nbs/srcnn/02_microsoft.ipynb #06bf133f
+def _last_medians(values: FloatArray, half: int) -> FloatArray:
+    "Return the medians of the last `half` points, where the published window shrinks and may lose a wrong value."
+    window = np.sort(values[-2 * half - 1 :].astype(np.float32)).tolist()
+    medians = np.empty(half, np.float32)
+    for i, leaving in enumerate(values[-2 * half - 1 : -half - 1].tolist()):
+        place = bisect_right(window, leaving) - 1
+        if place < 0 and i == 0:
+            window[-1] = window[0]  # an index of -1 reaches the last cell of the list, which is full only at first
+        del window[max(place, 0)]
+        middle = len(window) // 2
+        pair = np.array(window[middle - 1 + len(window) % 2 : middle + 1], np.float32)
+        medians[i] = pair.sum() / np.float32(len(pair))
+    return medians.astype(np.float64)
+
+
 def running_median(
     values: FloatArray,  # (n,)
     window: int,  # points; made odd by rounding up
 ) -> FloatArray:  # (n,) in single precision, as published
     "Return the centred running median; its window shrinks at the ends."
     half, single = window // 2, values.astype(np.float32)
-    if len(values) < 2 * half + 1:
+    if len(values) < 2 * half + 1 or half == 0:
         return single.astype(np.float64)
     medians: FloatArray = median_filter(single, size=2 * half + 1).astype(np.float64)
     for i in range(half):
         medians[i] = np.median(single[: i + half + 1])
-        medians[-1 - i] = np.median(single[-1 - i - half :])
+    medians[-half:] = _last_medians(values, half)
     return medians
 
 

@@ -70,9 +70,10 @@ def write_windows(
     step: int,  # points from one window to the next
     num: int,  # one more than the most anomalies in a window
     seed: int,  # of the injections
+    column: str = "",  # of the values in each file; empty finds it
 ) -> int:  # number of windows
     "Make windows with injected anomalies in train.json. Raises `DataError` for curves that cannot be used."
-    windows, labels = windows_of(read_folder(folder / "train"), window, step, num=num, seed=seed)
+    windows, labels = windows_of(read_folder(folder / "train", column), window, step, num=num, seed=seed)
     with folder_lock(folder), atomic_path(folder / "train.json") as path:
         path.write_text(json.dumps([list(pair) for pair in zip(windows.tolist(), labels.tolist(), strict=True)]))
     return len(windows)
@@ -107,6 +108,7 @@ def training_data(
     folder: Path,  # datasets/NAME
     window: int,  # points per window
     seed: int,  # of the tuned recipe's injections
+    column: str = "",  # of the values in each file; empty finds it
 ) -> tuple[Windows, Windows]:  # to learn from, and the last fifth, held out
     "Make windows for training and for the comparison afterwards. Raises `DataError` for an unknown recipe."
     if recipe == "documented":
@@ -115,7 +117,7 @@ def training_data(
         return (windows[:cut], labels[:cut]), (windows[cut:], labels[cut:])
     if recipe != "tuned":
         raise DataError(f"recipe is {recipe!r}; expected documented or tuned.")
-    curves = read_folder(folder / "train")
+    curves = read_folder(folder / "train", column)
     cuts = [len(curve) * 4 // 5 for curve in curves]
     early = [Curve(curve.name, curve.series[:cut]) for curve, cut in zip(curves, cuts, strict=True)]
     late = [Curve(curve.name, curve.series[cut:]) for curve, cut in zip(curves, cuts, strict=True)]
@@ -174,11 +176,12 @@ def train_published(
     optimizer: str = "adam",  # or sgd
     load: str | None = None,  # file of weights to begin with
     seed: int = 54321,  # of weights, shuffles and the tuned recipe's injections
+    column: str = "",  # of the values in each file, for the tuned recipe; empty finds it
     processes: int = 1,  # that train together
     **options: Any,  # passed to `anomaly_nb.training.train`: accelerator, devices, num_workers, ...
 ) -> str:  # comparison with the plain saliency, a line
     "Train the published network, and keep a checkpoint every five epochs. Raises `DataError` for what cannot be."
-    learn, held_out = training_data(recipe, root / dataset, window, seed)
+    learn, held_out = training_data(recipe, root / dataset, window, seed, column)
     network, kind = first_network(window, seed, load), optimizer_kind(optimizer)
     rate, log = rate or RATES[recipe], save / f"log_{dataset}_{window}_{recipe}"
     data = sha256(learn[0].tobytes()).hexdigest()
