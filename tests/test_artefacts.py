@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_nb.artefacts import _signed
+from anomaly_nb.artefacts import signed_text
 from anomaly_nb.core import DataError
 from anomaly_nb.srcnn import SRCNN, SpectralResidual
 
@@ -20,7 +20,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     facts = json.loads(path.read_text())
     del facts["sha256"]
     change(facts)
-    path.write_text(_signed(facts))
+    path.write_text(signed_text(facts))
 
 
 @pytest.fixture
