@@ -19,7 +19,7 @@ from anomaly_nb.srcnn import SRCNN, SpectralResidual
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = [name for name in dir(anomaly_nb) if (ROOT / "anomaly_nb" / name).is_dir()]
-HOUSE = ["artefacts", "audio", "commands", "core", "datasets", "engines", "fingerprints", "metrics", "plots"]
+HOUSE = ["artefacts", "audio", "commands", "core", "datasets", "engines", "extras", "fingerprints", "metrics", "plots"]
 HOUSE += ["processes", "report", "scale", "store", "tour", "training"]
 VERBS = {"fit", "decision_function", "predict", "fit_predict", "detect", "save", "load", "get_params", "set_params"}
 

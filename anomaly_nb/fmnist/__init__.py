@@ -8,7 +8,7 @@ __all__ = ['names']
 # %% ../../nbs/fmnist/index.ipynb #70531631
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.fmnist.adversarial import *
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.variational import *
     from anomaly_nb.fmnist.views import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "data": ["CLASSES", "load_fashion_mnist", "load_subset", "make_protocol", "augment"],

@@ -10,17 +10,18 @@ __all__ = ['Criterion', 'MODELS', 'Model', 'BLOCK', 'image_tensor', 'ImageModel'
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import matplotlib.pyplot as plt
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..core import DataError
 from .data import check_images
 from .losses import mse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/fmnist/02_base.ipynb #4fa18e83
 def image_tensor(
@@ -162,8 +163,10 @@ def plot_reconstructions(
     models: Mapping[str, ImageModel],  # by the name that the figure shows
     images: Tensor,  # (n, 1, 28, 28), up to about 8
     titles: Sequence[str] = (),  # one per image
-) -> Figure:
+) -> "Figure":
     "Draw images in the first row, and what each model makes of them below."
+    import matplotlib.pyplot as plt
+
     rows = {"image": images} | {name: apply(model, "reconstruct", images) for name, model in models.items()}
     size = (1.05 * len(images) + 1.2, 1.1 * len(rows) + 0.2)
     fig, axes = plt.subplots(len(rows), len(images), figsize=size, layout="constrained", squeeze=False)

@@ -24,7 +24,6 @@ from .base import ImageModel, build_model, evaluating, image_tensor, in_blocks
 from .data import check_images
 from .losses import FlexibleLoss
 from .scores import SCORES, Answer, ImageScorer, Weights, ask_all, pseudo_anomalies, rank_scores
-from .training import train_model
 
 # %% ../../nbs/fmnist/16_detector.ipynb #5a5488e9
 FAMILIES = ("bottlenecks", "robust", "variational", "adversarial", "memory", "multimemory", "diffusion", "transformer")
@@ -102,6 +101,8 @@ class ImageDetector(Detector):
         criterion = FlexibleLoss(mode, weights, warmup=check_whole(self.epochs, "epochs") // 10)
         names = ("epochs", "fine_tune", "factor", "batch_size", "seed")
         settings = {name: getattr(self, name) for name in names} | options
+        from anomaly_nb.fmnist.training import train_model
+
         train_model(network, learn, criterion, validation=hold, progress=progress, **settings)
         normals, held_out = (ask_all(network, image_tensor(part)) for part in (learn, hold))
         self.score_ = choose_score(network, normals, held_out, hold) if self.score == "choose" else self.score

@@ -25,7 +25,6 @@ from .data import check_images
 from .features import orientation_histograms
 from .losses import mse, ssim
 from ..metrics import roc_auc
-from ..training import fit_weights
 
 # %% ../../nbs/fmnist/14_scores.ipynb #225122b2
 class Answer(NamedTuple):
@@ -205,6 +204,8 @@ class Weights:
         source: str = "the saved detector",  # where the weights came from, for the message
     ) -> None:
         "Put the weights into a module. Raises `DataError` if they are of another one."
+        from anomaly_nb.training import fit_weights
+
         shapes = {name: value.shape for name, value in module.state_dict().items()}
         single = {name for name, value in self.arrays.items() if shapes.get(name) == () and value.size == 1}
         tensors = {n: torch.from_numpy(v.reshape(()) if n in single else v) for n, v in self.arrays.items()}

@@ -6,7 +6,6 @@
 __all__ = ['TrainingStep', 'BestWeights', 'peak_memory', 'reset_peak_memory', 'Watch', 'train_model']
 
 # %% ../../nbs/fmnist/04_training.ipynb #7fc54a54
-import resource
 import sys
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -79,6 +78,12 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes, and knows no reset
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

@@ -8,24 +8,30 @@ __all__ = ['names']
 # %% ../../nbs/srcnn/index.ipynb #2a883910
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
+    from anomaly_nb.srcnn.benchmark import *
     from anomaly_nb.srcnn.detector import *
+    from anomaly_nb.srcnn.everyday import *
     from anomaly_nb.srcnn.microsoft import *
     from anomaly_nb.srcnn.network import *
     from anomaly_nb.srcnn.saliency import *
     from anomaly_nb.srcnn.series import *
     from anomaly_nb.srcnn.srcnn import *
+    from anomaly_nb.srcnn.subsequences import *
     from anomaly_nb.srcnn.windows import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "series": ["Curve", "read_curve", "read_folder", "load_nab", "load_kpi"],
         "saliency": ["average_filter", "extend_series", "spectral_residual"],
         "microsoft": ["microsoft_sr"],
         "detector": ["SpectralResidual"],
+        "subsequences": ["SubsequenceDetector"],
+        "everyday": ["SeriesDetector"],
+        "benchmark": ["read_tsbad", "load_telemetry"],
         "windows": ["training_windows", "gen_set"],
         "network": ["SRCNNNetwork", "published_scores"],
         "srcnn": ["SRCNN"],
