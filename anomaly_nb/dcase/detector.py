@@ -20,6 +20,7 @@ from .alignment import Aligner, Cycle, folded
 from .data import Clip, DCASEFolder
 from .methods import METHODS, FileRows, Settings, SoundModel, crossed_scores, file_list
 from .statistics import Moments
+from ..fingerprints import fitted_to
 from ..metrics import pauc, roc_auc
 
 # %% ../../nbs/dcase/13_detector.ipynb #0beeb692
@@ -139,7 +140,7 @@ class SoundDetector(Detector):
         self.rows_ = FileRows(_network(self.checkpoint) if self.method == "vqvae" else None)
         rows = self.rows_.read(files)
         self.decision_scores_ = crossed_scores(self.method, rows, self._settings)
-        self.model_ = SoundModel.fit(self.method, rows, self._settings)
+        self.model_, self.fitted_to_ = SoundModel.fit(self.method, rows, self._settings), fitted_to(files)
         return self._judge(self.decision_scores_)
 
     def calibrate(
