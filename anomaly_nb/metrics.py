@@ -180,6 +180,10 @@ def delay_f1(
     timestamps: Arrays | None = None,  # (n,) numbers or datetimes, likewise; gaps are then put back on the grid
 ) -> tuple[float, float, float]:  # F1, precision, recall, pooled over all series
     "Delay-adjusted F1 of alarms, by the rule of the [SR-CNN paper](https://arxiv.org/abs/1906.03821)."
+    for number, alarms in enumerate(_as_list(predictions)):
+        others = np.setdiff1d(check_values(np.asarray(alarms) * 1, f"predictions of series {number}"), [0, 1])
+        if len(others):
+            raise DataError(f"predictions of series {number}: {others[0]:g} is no alarm. Give 0 and 1, or booleans.")
     early, lengths, outside = _delay_reduce(labels, predictions, delay, timestamps)
     f1, precision, recall = _f1(lengths[early > 0].sum(), (outside > 0).sum(), lengths.sum())
     return float(f1), float(precision), float(recall)

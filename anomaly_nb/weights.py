@@ -15,12 +15,17 @@ import torch
 from torch import nn
 
 from .core import DataError, atomic_path
+from .files import check_archive, check_local, check_size, size_on_disk
 
 # %% ../nbs/02b_weights.ipynb #d90b7e31
 def read_weights(
     path: Path | str,  # a file written by `torch.save`
 ) -> Any:  # what is in it: usually a dict of tensors
     "Load a checkpoint without running code in it. Raises `DataError` for a missing, damaged or unsafe file."
+    if check_local(path).is_file():
+        check_size(Path(path).stat().st_size, size_on_disk(Path(path)), path)
+        if zipfile.is_zipfile(path):
+            check_archive(path, stored=True)
     try:
         if zipfile.is_zipfile(path):  # files of PyTorch's first years are none
             with zipfile.ZipFile(path) as archive:
@@ -50,9 +55,13 @@ def fit_weights(
     state: Any,  # tensors by name
     source: Path | str,  # where they came from, for the message
 ) -> None:
-    "Put weights into a network. Raises `DataError` when names or shapes differ."
+    "Put weights into a network. Raises `DataError` when names or shapes differ, or for numbers that are not finite."
     try:
         network.load_state_dict(state)
     except Exception as error:  # whatever stands where tensors should be
         first = str(error).strip().splitlines()[-1].strip()
         raise DataError(f"{source}: its weights do not fit this {type(network).__name__}. {first}") from error
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            remedy = "The training that gave them has failed: train again, with a lower learning rate for example."
+            raise DataError(f"{source}: {name} holds numbers that are not finite. {remedy}")

@@ -16,7 +16,7 @@ import pytest
 from anomaly_nb.core import DataError
 from anomaly_nb.fingerprints import describe_code, describe_content
 from anomaly_nb.scale import map_chunks
-from anomaly_nb.store import Results, decode, encode
+from anomaly_nb.store import Results, decode, encode, read_line, signed_line
 
 PROGRAM = """
 import math
@@ -171,7 +171,10 @@ def test_to_begin_anew_is_the_callers_decision(tmp_path: Path) -> None:
 def test_versions_are_part_of_every_key(tmp_path: Path) -> None:
     Results(tmp_path, {"epochs": 3}).put("a", np.arange(3))
     manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text(manifest.read_text().replace('"anomaly_nb": "', '"anomaly_nb": "0.0.1 '))
+    first, *others = manifest.read_text().splitlines()
+    content = read_line(first)
+    content["key"]["version"]["anomaly_nb"] = "0.0.1 " + content["key"]["version"]["anomaly_nb"]
+    manifest.write_text("\n".join([signed_line(content), *others]) + "\n")
     with pytest.raises(DataError, match=r"version anomaly_nb: '0\.0\.1 .*' -> '"):
         Results(tmp_path, {"epochs": 3})
 

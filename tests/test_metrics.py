@@ -208,3 +208,11 @@ def test_times_that_are_none(stamps, message):
 def test_absurd_settings_are_sentences(call, message):
     with pytest.raises(DataError, match=message):
         call()
+
+
+@pytest.mark.parametrize("alarms", [[1, 1, -1, -1, 1, 1, 1, 1], [0.1, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]])
+def test_alarms_are_zeros_and_ones(alarms: list[float]) -> None:
+    labels = [0, 0, 1, 1, 0, 0, 0, 0]
+    with pytest.raises(DataError, match="is no alarm"):
+        delay_f1(labels, alarms, 1)
+    assert delay_f1(labels, np.array(labels, bool), 1)[0] == 1

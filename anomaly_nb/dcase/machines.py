@@ -30,6 +30,7 @@ from anomaly_nb.dcase.sources import (
     resonance,
     rotation_tones,
 )
+from ..files import read_csv
 from ..fingerprints import file_state
 from ..store import Results
 
@@ -173,7 +174,7 @@ def _manifest(path: Path) -> dict[str, dict[Any, Any]]:
     if not path.exists():
         return {}
     with reading(path, "Not a manifest of synthesize_machines: move it away."):
-        return {str(row["file"]): row for row in pd.read_csv(path).to_dict("records")}
+        return {str(row["file"]): row for row in read_csv(path).to_dict("records")}
 
 
 def _write_manifest(path: Path, rows: Mapping[str, Mapping[Any, Any]]) -> None:

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from ..core import DataError, atomic_path, html_card, reading
 from .samples import by_number, picture_grid, to_levels
+from ..files import load_arrays, read_csv
 
 # %% ../../nbs/dcgan/10_analytics.ipynb #a7e8cb43
 class Reading(NamedTuple):
@@ -183,7 +184,7 @@ class RunTables(NamedTuple):
 # %% ../../nbs/dcgan/10_analytics.ipynb #56a164e9
 def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
     with reading(path, "This is not a readable table."):
-        table = pd.read_csv(path).replace([np.inf, -np.inf], np.nan)
+        table = read_csv(path).replace([np.inf, -np.inf], np.nan)
     missing = [name for name in needed if name not in table or not pd.api.types.is_numeric_dtype(table[name])]
     if missing or len(table) == 0:
         raise DataError(f"{path}: {'no rows' if not missing else 'no numbers in ' + ', '.join(missing)}.")
@@ -302,7 +303,7 @@ def plot_samples(
     fig, axes = plt.subplots(1, len(paths), figsize=(2.6 * len(paths), 2.8), layout="constrained", squeeze=False)
     for ax, path in zip(axes[0], paths, strict=True):
         with reading(path, "These are no samples."):
-            pictures = to_levels(np.load(path, allow_pickle=False)[:count], str(path))
+            pictures = to_levels(load_arrays(path)[:count], str(path))
         ax.imshow(picture_grid(pictures[:, ::-1]).squeeze(), cmap="magma", vmin=0, vmax=255)
         ax.set(xticks=[], yticks=[], title=path.stem.replace("_", " "), xlabel="time")
     axes[0, 0].set_ylabel("frequency")

@@ -30,6 +30,7 @@ from anomaly_nb.dcgan.spectrograms import (
     naming_file,
     read_recording,
 )
+from ..fingerprints import fitted_to
 
 # %% ../../nbs/dcgan/08_detector.ipynb #d79cb7c5
 METHODS = ("discriminator", "picture", "embedding")
@@ -277,6 +278,7 @@ class SpectrogramDetector(Detector):
             others.append(np.concatenate([view.features(each, self.method) for each in made]))
         scores = held_out_scores(MODELS[self.against], engines, others)
         self.view_, self.model_ = view, MODELS[self.against].fit(engines, others)
+        self.fitted_to_ = fitted_to(files)
         self.decision_scores_, self.threshold_ = scores, float(np.quantile(scores, 1 - share))
         self.labels_ = (scores > self.threshold_).astype(np.int64)
         return self

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..core import DataError, atomic_path, reading
+from ..files import load_arrays
 
 # %% ../../nbs/dcgan/09_samples.ipynb #5664b71e
 Levels = npt.NDArray[np.uint8]
@@ -87,7 +88,7 @@ def _plan(
 ) -> dict[Path, Levels]:  # pictures by their files
     "Return the image files that a file of samples becomes."
     with reading(path, "This is not a readable .npy file. Check the path."):
-        samples = np.load(path, allow_pickle=False)
+        samples = load_arrays(path)
     if not isinstance(samples, np.ndarray):
         raise DataError(f"{path}: an archive of arrays; expected one array in a .npy file.")
     pictures, base = to_levels(samples, str(path)), (output or path.parent) / path.stem

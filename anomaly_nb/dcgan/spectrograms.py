@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 from ..audio import Audio, audio_info, griffin_lim, read_audio, resample
 from ..core import DataError, Described, FloatArray, atomic_path, html_card, reading
 from .engines import recordings_in
+from ..files import check_size, load_arrays, open_file, read_csv, size_on_disk
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #ff04d8c7
 Kind = Literal["hybrid", "mel", "resize"]
@@ -330,7 +331,7 @@ def _picture_recordings(
 def _remove_old(out: Path, kept: set[str]) -> None:
     "Remove pictures of the table that is there, but for those that are kept."
     try:
-        before = set(pd.read_csv(out / METADATA, dtype=str)["spectrogram_file"]) - kept
+        before = set(read_csv(out / METADATA, dtype=str)["spectrogram_file"]) - kept
     except (OSError, KeyError, ValueError):  # no table, or none that tells of pictures
         return
     old = [out / "spectrograms" / Path(str(name)).name for name in before]
@@ -377,7 +378,7 @@ def _listed(folder: Path, spectrograms: str, metadata: str) -> tuple[list[Path],
         found = [path for pattern in ("*", "*/*") for path in place.glob(pattern) if path.suffix.lower() in _PICTURES]
         return sorted(found), None
     with reading(folder / metadata, "Not a readable table: run dcgan_prepare again."):
-        table = pd.read_csv(folder / metadata)
+        table = read_csv(folder / metadata)
     for column in (*_FULL, *_NAMES):
         if column in table:
             base = folder if column in _FULL else folder / spectrograms
@@ -396,12 +397,14 @@ def read_picture(
         raise DataError(f"{path}: listed, but not there. Run dcgan_prepare again.")
     with reading(path, "Not a readable picture: run dcgan_prepare again."):
         if path.suffix.lower() == ".npy":
-            array = np.squeeze(np.load(path, allow_pickle=False))
+            array = np.squeeze(load_arrays(path))
             if array.ndim != 2 or not (np.min(array) >= 0 and np.max(array) <= 1):
                 raise DataError(f"{path}: expected one picture with values in [0, 1], got the shape {array.shape}.")
             image = Image.fromarray(np.round(array[::-1] * 255).astype(np.uint8))
         else:
-            image = Image.open(path).convert("L")
+            with open_file(path) as file, Image.open(file) as picture:
+                check_size(4 * picture.width * picture.height, size_on_disk(path), path)
+                image = picture.convert("L")
     if image.width != image.height:
         raise DataError(f"{path}: {image.width} by {image.height} pixels; image_size asks for squares of {size}.")
     return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS))[::-1]

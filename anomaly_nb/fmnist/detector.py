@@ -115,7 +115,7 @@ class ImageDetector(Detector):
         self.score_ = choose_score(network, normals, held_out, hold) if score == "choose" else score
         self.scorer_ = ImageScorer(network, self.score_).fit(normals, held_out).eval()
         self.threshold_ = float(np.quantile(_scores(self.scorer_, hold), 1 - share))
-        self.decision_scores_ = _scores(self.scorer_, images)
+        self.decision_scores_, self.fitted_to_ = _scores(self.scorer_, images), fitted_to(images)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 

@@ -164,7 +164,7 @@ class EdgeNeighbours(ImageModel):
         "Return what the first 64 principal components of pixels keep."
         axes = self.pixel_axes[:, :64]
         drawn = self._pixel_code(x)[:, :64] @ axes.T + self.pixel_mean
-        return drawn.clamp(0, 1).unflatten(1, self.shape)
+        return drawn.clamp(0, 1).view(-1, *self.shape)
 
     def terms(self, x: Tensor) -> Tensor:
         "Return distances in pixels, in edges, in edges beyond what is expected, and in statistics `(b, 4)`."

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from ..artefacts import load_facts
 from ..core import DataError, atomic_path, reading, when_interrupted
 from ..engines import printable
+from ..files import read_csv
 from ..fingerprints import file_state
 from ..scale import outcomes
 from .calibration import BLOCK
@@ -34,7 +35,7 @@ from .cutouts import Pictures
 from .data import Spectra, concatenate
 from .detector import SpectrumDetector, SpectrumPCA
 from .preparation import faults
-from .readers import check_unpacked, read_desi, read_sdss, read_table, redrock_path
+from .readers import read_desi, read_sdss, read_table, redrock_path
 from .report import plot_detection
 from .verdicts import q_values
 from ..store import Results, decode
@@ -51,7 +52,7 @@ def read_redshifts(
     if not path:
         return {}
     with reading(path, "Expected the columns id and z."):
-        table = pd.read_csv(path, dtype={"id": str})
+        table = read_csv(path, dtype={"id": str})
         return dict(zip(table["id"], table["z"].astype(np.float64), strict=True))
 
 
@@ -73,8 +74,6 @@ def read_any(
     name = path.name.lower()
     if not name.endswith(_ENDINGS):
         raise DataError(f"{path}: expected {', '.join(_ENDINGS)}. Leave other files out.")
-    if name.endswith(".gz"):
-        check_unpacked(path)
     if name.endswith((".npz", ".csv")):
         spectra = read_table(path)
     else:

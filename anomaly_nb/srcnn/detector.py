@@ -29,6 +29,7 @@ from anomaly_nb.core import (
     check_whole,
     reading,
 )
+from ..fingerprints import fitted_to
 from .model import SeriesModel, Side, check_side, fit_model, judge_points, score_points
 from .series import even_slots, to_grid
 from .stream import Clock, StreamScorer
@@ -210,7 +211,7 @@ class SpectralResidual(Detector):
         check_settings(self.get_params())
         options = {name: value for name, value in self.get_params().items() if name != "filter_length"}
         data = read_columns(X)
-        self.models_ = fit_columns(data, taps=self.filter_length, **options)
+        self.models_, self.fitted_to_ = fit_columns(data, taps=self.filter_length, **options), fitted_to(X)
         self.decision_scores_ = self.models_.scores(data)
         self.threshold_ = self.models_.models[0].threshold if len(data.grids) == 1 else 1.0
         if len(data.grids) > 1 and self.contamination is not None:

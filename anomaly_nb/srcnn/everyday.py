@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import BoolArray, Detector, FloatArray, IntArray, Part, check_share
+from ..fingerprints import fitted_to
 from ..metrics import segments
 from .detector import ColumnModels, Columns, SpectralResidual, Table
 from .model import RATE, SeriesModel, Side, check_side, deviations, moving_mean, score_points
@@ -250,7 +251,7 @@ class SeriesDetector(Detector):
             column_law(point, shape, grid)
             for point, shape, grid in zip(models.models, self.shapes_.models, data.grids, strict=True)
         ]
-        self.laws_ = np.array(laws, dtype=np.float64)
+        self.laws_, self.fitted_to_ = np.array(laws, dtype=np.float64), fitted_to(X)
         found = self._judge(X)[1]
         self.decision_scores_ = self._highest(data, found)
         self.threshold_ = min(shape.threshold / law[1] for shape, law in zip(self.shapes_.models, laws, strict=True))

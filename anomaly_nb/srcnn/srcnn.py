@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from ..core import DataError, Described, Detector, FloatArray, Part, check_number
+from ..fingerprints import fitted_to
 from .detector import ColumnModels, Columns, SpectralResidual, check_settings, read_columns
 from .model import SeriesModel, deviations, rank
 from .network import SRCNNNetwork, published_scores
@@ -221,7 +222,7 @@ class SRCNN(Detector):
         fitted, grids = fit_each(unfitted, series)
         network = train_ranking([plain.models_.models[0] for plain in fitted], grids, **settings, **options)
         self.learned_ = Learned(network, fitted[0] if len(series) == 1 else None)
-        self.threshold_ = fitted[0].threshold_ if len(series) == 1 else 1.0
+        self.threshold_, self.fitted_to_ = fitted[0].threshold_ if len(series) == 1 else 1.0, fitted_to(X)
         self.decision_scores_ = np.concatenate([self.decision_function(one) for one in series])
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self

@@ -30,6 +30,7 @@ from anomaly_nb.core import (
     check_share,
     check_whole,
 )
+from ..fingerprints import fitted_to
 from ..metrics import segments
 from .detector import Columns, Table, read_columns
 from .season import SAMPLE, bridge, find_period
@@ -370,7 +371,7 @@ class SubsequenceDetector(Detector):
         check_shape_settings(self.get_params())
         data = read_columns(X)
         fitted = [fit_shapes(grid, **self.get_params()) for grid in data.grids]
-        self.shapes_ = ShapeModels(data.names, [model for model, _ in fitted])
+        self.shapes_, self.fitted_to_ = ShapeModels(data.names, [model for model, _ in fitted]), fitted_to(X)
         self.decision_scores_ = self.shapes_.highest([data.at_points(scores) for _, scores in fitted])
         self.threshold_ = fitted[0][0].threshold if len(fitted) == 1 else 1.0
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
