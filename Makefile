@@ -70,7 +70,7 @@ tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
 	touch $@
 
 .venv/tested: .venv/installed-dev $(MODULES) $(SAMPLES) tests/*.py tests/pytest.ini
-	pytest -q tests
+	OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile tests
 	touch $@
 
 .venv/pages: .venv/installed-dev $(NOTEBOOKS) $(MODULES) _quarto.yml README.md .ci/pages.py

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell makes its children ignore it
 HERE = Path(__file__).parent
@@ -85,10 +86,15 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def quick_tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "The folder of a quick tour, made once by the command."
-    folder = tmp_path_factory.mktemp("tour") / "report"
-    command = [Path(sys.executable).with_name("anomaly_nb_tour"), "--quick", "--out", folder]
-    subprocess.run(command, check=True, cwd=folder.parent, capture_output=True)
+    "The folder of a quick tour, made once by the command, whichever process of the tests asks first."
+    together = tmp_path_factory.getbasetemp()
+    together = together.parent if "PYTEST_XDIST_WORKER" in os.environ else together
+    folder = together / "quick_tour/report"
+    with FileLock(together / "quick_tour.lock"):
+        if not (folder / "index.html").exists():
+            folder.parent.mkdir(exist_ok=True)
+            command = [Path(sys.executable).with_name("anomaly_nb_tour"), "--quick", "--out", folder]
+            subprocess.run(command, check=True, cwd=folder.parent, capture_output=True)
     return folder
 
 

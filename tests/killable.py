@@ -139,9 +139,7 @@ COMMANDS = {
         ("model/*.json", "model/*.safe*"),
     ),
     "fmnist_evaluate": Long(image_detector, "model --subset", "", ("model/evaluation.csv",)),
-    "fmnist_grid": Long(
-        grid, "--grid grid.toml --folder cells --subset", "cells", ("cells/*.csv", "cells/*.npz")
-    ),
+    "fmnist_grid": Long(grid, "--grid grid.toml --folder cells --subset", "cells", ("cells/*.csv", "cells/*.npz")),
     "dcgan_npy_to_images": Long(samples, "samples.npy --output images --overwrite", "", ("images/**/*.*",)),
     "dcase_check": Long(machines, "data --out problems.csv", "", ("problems.csv",)),
     "dcase_synthesize": Long(

@@ -1,9 +1,7 @@
 """The documented commands, as a user types them."""
 
 import logging
-import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import on_two_machines, rank_by_hand, rank_by_slurm
+from forked import run_script
 
 from anomaly_nb.core import DataError
 from anomaly_nb.dcase import Rebuilder, checkpoint_path, machines, study, train_vqvae, vqvae
@@ -28,13 +27,7 @@ def script(folder, command, *arguments):
 
 def run(folder, command, *arguments):
     "One command in a folder."
-    return subprocess.run(
-        script(folder, command, *arguments),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return run_script(*script(folder, command, *arguments)[3:], folder=folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Recordings, pictures, detector and commands, from outside."""
 
-import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from forked import run_script
 
 from anomaly_nb.core import DataError
 from anomaly_nb.dcgan import (
@@ -247,11 +246,8 @@ def test_a_fitted_detector_needs_no_checkpoint(tmp_path, norm):
 
 
 def command(folder, name, *options):
-    code = f"from anomaly_nb.dcgan.commands import {name}; {name}.main()"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "IN_TEST": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *options], cwd=folder, capture_output=True, text=True, env=environment
-    )
+    script = Path(sys.executable).with_name(name)
+    return run_script(script, *options, folder=folder, environment={"IN_TEST": "1"})
 
 
 def test_commands(tmp_path):

@@ -171,7 +171,8 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
         pd.testing.assert_frame_equal(*tables, rtol=1e-2)
 
 
-@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (1, 2)])
 def test_two_processes_go_on_exactly(data, tmp_path, devices, nodes):
     for name, deaths in (("whole", [False]), ("parts", [True, False, False])):
         for killed in deaths:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import on_two_machines
+from forked import run_script
 
 from anomaly_nb.artefacts import load_facts, load_state, save_state
 from anomaly_nb.core import DataError
@@ -42,7 +43,7 @@ def script(folder, name, *arguments):
 
 
 def command(folder, name, *arguments):
-    return subprocess.run(script(folder, name, *arguments), cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
+    return run_script(*script(folder, name, *arguments)[1:], folder=folder, environment=ENVIRONMENT)
 
 
 def test_failures_are_recorded_and_the_grid_goes_on(task, tmp_path):
@@ -90,6 +91,7 @@ def test_cores_and_a_cluster_give_the_same(task, tmp_path, where, request):
     pd.testing.assert_series_equal(one["roc_auc"], two["roc_auc"])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     losses, rows = "MSE = { mse = 1 }\nL1 = { l1 = 1 }\n", "Autoencoder = { epochs = 4 }\nVAE = { epochs = 4 }\n"
     (tmp_path / "grid.toml").write_text(f"[losses]\n{losses}TV = {{ mse = 1, tv = 0.1 }}\n[models]\n{rows}")

@@ -2,8 +2,8 @@
 
 `frozen/results.json` holds shape, digest and a dozen samples of each array that a case gives, and the machine it was
 made on. On such a machine the digests must be equal. Elsewhere shapes, texts and samples are compared, the samples
-within rtol 1e-5 and atol 1e-6 as for results of networks. What was trained on another kind of processor may go beyond
-that: rounding grows with each step. Freeze all cases there, at a commit that is known to be right, to compare with it.
+within rtol 1e-5 and atol 1e-6 as for results of networks; of the cases in which rounding grows (`GROWING`), names and
+shapes alone. To compare all of them there, freeze them first at a commit that is known to be right.
 
 `frozen/saved` holds the folder of a saved detector of each class; it is made where it is missing, never replaced.
 
@@ -78,6 +78,17 @@ HERE = Path(__file__).resolve().parent
 RESULTS, SAVED = HERE / "frozen/results.json", HERE / "frozen/saved"
 SAMPLES = 12  # of each array
 LOOSE: dict[str, str] = {}  # case: why its digests may change; its samples still agree within 1e-12 of their size
+GROWING = {  # cases in which another processor's rounding grows: steps of a training, repeated eigenvectors, ties
+    "SpectrumPCA",
+    "SpectrumPCA, SDSS",
+    "SpectrumDetector, network",
+    "SpectrumDetector, no network",
+    "SpectrogramDetector, embedding, neighbours",
+    "SpectrogramStudy",
+    "commands, spectra",
+    "image baselines",
+    "train_dcgan",
+}
 LONG = {f"commands, {kind}" for kind in ("engine sounds", "fashion images", "machine sounds")}  # with -m slow
 CASES: dict[str, Callable[[], Mapping[str, Any]]] = {}
 Case = Callable[[], Mapping[str, Any]]
@@ -150,7 +161,7 @@ def record(name: str) -> Record:
     return {key: kept(value) for key, value in found.items()}
 
 
-def differences(now: Record, before: Record, same_machine: bool, loose: bool) -> list[str]:
+def differences(now: Record, before: Record, same_machine: bool, loose: bool, growing: bool = False) -> list[str]:
     "What is no longer as it was."
     told = [f"{name}: is gone" for name in before.keys() - now.keys()]
     told += [f"{name}: is new" for name in now.keys() - before.keys()]
@@ -160,6 +171,8 @@ def differences(now: Record, before: Record, same_machine: bool, loose: bool) ->
             continue
         if "samples" not in old or "samples" not in new or old["shape"] != new["shape"] or (same_machine and not loose):
             told.append(f"{name}: {old} has become {new}")
+            continue
+        if growing and not same_machine:
             continue
         rtol, atol = (1e-12, 0.0) if same_machine else (1e-5, 1e-6)
         if not np.allclose(new["samples"], old["samples"], rtol, atol, equal_nan=True):
@@ -723,12 +736,12 @@ def frozen() -> dict[str, Any]:
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in CASES])
 def test_as_it_was(name: str) -> None:
     same_machine = frozen()["machine"] == machine()
-    found = differences(record(name), frozen()["cases"][name], same_machine, name in LOOSE)
+    found = differences(record(name), frozen()["cases"][name], same_machine, name in LOOSE, name in GROWING)
     assert not found, "\n".join([f"{len(found)} of {name} differ", *found[:20]])
 
 
 def test_every_case_is_kept() -> None:
-    assert set(frozen()["cases"]) == set(CASES) and LOOSE.keys() | LONG <= CASES.keys()
+    assert set(frozen()["cases"]) == set(CASES) and LOOSE.keys() | LONG | GROWING <= CASES.keys()
 
 
 def test_a_change_is_seen() -> None:
@@ -744,6 +757,10 @@ def test_a_change_is_seen() -> None:
     ):
         assert bool(differences({"a": kept(now), "b": before["b"]}, before, same_machine, loose)) == seen
     assert differences({"a": before["a"], "b": kept("other")}, before, False, False)
+    far = {"a": kept(np.linspace(0, 2, 50)), "b": before["b"]}
+    assert differences(far, before, True, False, growing=True)
+    assert not differences(far, before, False, False, growing=True)
+    assert differences({"a": kept(np.linspace(0, 1, 49)), "b": before["b"]}, before, False, False, growing=True)
     assert differences({"a": before["a"]}, before, False, False) and differences(before, {"a": before["a"]}, True, True)
 
 

@@ -1,16 +1,17 @@
 """Every command explains itself with an example, and the example runs."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from forked import run_script
 
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.dcase import synthesize_machines
@@ -31,8 +32,7 @@ def commands() -> list[str]:
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     script = Path(sys.executable).with_name(arguments[0])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"}
-    return subprocess.run([script, *arguments[1:]], cwd=folder, capture_output=True, text=True, env=environment)
+    return run_script(script, *arguments[1:], folder=folder, environment={"COLUMNS": "400"})
 
 
 def example(name: str) -> str:
@@ -129,18 +129,19 @@ def test_help_has_an_example_of_known_flags(name: str) -> None:
     assert flags <= set(re.findall(r"--[\w-]+", text.split("Example:")[0]))
 
 
+@cache
+def cpu_seconds(*words: Path | str) -> float:
+    "The processor time of a program, the lower of two."
+    code = "import resource, subprocess, sys\nsubprocess.run(sys.argv[1:], capture_output=True, check=True)\n"
+    code += "used = resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(used.ru_utime + used.ru_stime)"
+    return min(float(subprocess.check_output([sys.executable, "-c", code, *words], text=True)) for _ in range(2))
+
+
 @pytest.mark.parametrize("name", commands())
 def test_help_is_there_at_once(name: str) -> None:
     "Nothing heavy is loaded for it: a ratio of processor times, so that a slow machine does not matter."
-    code = "import resource, subprocess, sys\nsubprocess.run(sys.argv[1:], capture_output=True, check=True)\n"
-    code += "used = resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(used.ru_utime + used.ru_stime)"
-    script = Path(sys.executable).with_name(name)
-    bare = [sys.executable, "-c", "import numpy"]
-    shown, plain = (
-        min(float(subprocess.check_output([sys.executable, "-c", code, *words], text=True)) for _ in range(2))
-        for words in ([script, "--help"], bare)
-    )
-    assert shown < 6 * plain
+    bare = cpu_seconds(sys.executable, "-c", "import numpy")
+    assert cpu_seconds(Path(sys.executable).with_name(name), "--help") < 6 * bare
 
 
 @pytest.mark.parametrize("name", commands())

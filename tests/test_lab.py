@@ -16,6 +16,7 @@ from conftest import free_port
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(str(path.relative_to(ROOT / "nbs")) for path in (ROOT / "nbs").glob("*/study*.ipynb"))
+LONG = {"dcgan/study.ipynb", "fmnist/study_memory.ipynb"}  # a minute of training each
 STATE = """
 const panel = window.jupyterapp.shell.currentWidget;
 if (!panel || !panel.content || !panel.content.widgets || !panel.sessionContext.session) return null;
@@ -81,7 +82,7 @@ def wait_for(driver: Any, ready: str, seconds: float) -> dict[str, Any]:
         time.sleep(1.0)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", [pytest.param(s, marks=pytest.mark.slow) if s in LONG else s for s in STUDIES])
 def test_study_runs_in_the_lab(study: str, lab: tuple[str, Path], browser: Any) -> None:
     "From top to bottom, with the cells that take a minute."
     address, notebooks = lab

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from forked import run_script
 
 from anomaly_nb.datasets import sample_path
 from anomaly_nb.dcase import synthesize_machines
@@ -24,11 +25,11 @@ CHAPTERS = ["time series", "galaxy spectra", "engine sounds", "fashion images", 
 
 def run(code: str, folder: Path) -> str:
     "What a program prints that knows nothing but the installed package."
-    (folder / "snippet.py").write_text(code, encoding="utf-8")
+    strict = "import warnings\n\nwarnings.filterwarnings('error', category=UserWarning, module='anomaly_nb')\n"
+    (folder / "snippet.py").write_text(strict + code, encoding="utf-8")
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "IN_TEST": "1"}
-    command = [sys.executable, "-W", "error::UserWarning:anomaly_nb", "snippet.py"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = run_script(folder / "snippet.py", folder=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

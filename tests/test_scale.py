@@ -130,12 +130,14 @@ def test_item_that_kills_its_process_is_listed_and_costs_no_other(tmp_path: Path
     assert found.table()["number"].tolist() == [number for number in range(30) if number != 13]
 
 
+@pytest.mark.slow
 def test_item_that_kills_workers_of_a_cluster_is_listed(tmp_path: Path, cluster: Cluster) -> None:
     found = map_chunks(jobs.deadly, range(20), tmp_path, chunk_size=4, scheduler=cluster.address)
     assert found.failed["index"].tolist() == [13]
     assert found.table()["number"].tolist() == [number for number in range(20) if number != 13]
 
 
+@pytest.mark.slow
 def test_worker_and_scheduler_may_be_killed(tmp_path: Path, cluster: Cluster) -> None:
     map_chunks(jobs.steady, range(60), tmp_path / "undisturbed", chunk_size=3)
     job = start_job(tmp_path / "killed", "1", cluster.address)
@@ -186,8 +188,8 @@ def test_result_that_is_lost_on_its_way_is_made_again(monkeypatch: pytest.Monkey
     assert LostOnce.lost and sorted(found) == list(range(12))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_workers_killed_one_after_another(tmp_path: Path, cluster: Cluster, kills: int) -> None:
+@pytest.mark.slow
+def test_workers_killed_one_after_another(tmp_path: Path, cluster: Cluster, kills: int = 20) -> None:
     items = 60 if kills < 3 else 1200
     map_chunks(jobs.steady, range(items), tmp_path / "undisturbed", chunk_size=3)
     job = start_job(tmp_path / "killed", "1", cluster.address, str(items))
@@ -203,9 +205,9 @@ def test_workers_killed_one_after_another(tmp_path: Path, cluster: Cluster, kill
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("trials", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_job_goes_on_to_the_same_bytes(tmp_path: Path, trials: int, workers: int) -> None:
+def test_killed_job_goes_on_to_the_same_bytes(tmp_path: Path, workers: int, trials: int = 20) -> None:
     map_chunks(jobs.steady, range(60), tmp_path / "undisturbed", chunk_size=3)
     moments = np.random.default_rng(trials).uniform(0.0, 0.25, trials)
     for trial, moment in enumerate(moments):

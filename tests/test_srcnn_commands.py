@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import on_two_machines
+from forked import run_script
 
 from anomaly_nb.core import folder_lock
 from anomaly_nb.metrics import best_delay_f1, delay_f1
@@ -23,12 +24,13 @@ from anomaly_nb.srcnn.recipes import first_network
 from anomaly_nb.srcnn.series import Curve
 
 
-def run(folder, *arguments):
+def run(folder, name, *arguments):
     "One command in a folder, as its console script runs it."
-    script = Path(sys.executable).with_name(arguments[0])
-    return subprocess.run(
-        [script, *arguments[1:]], cwd=folder, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    script = Path(sys.executable).with_name(name)
+    if "--workers" in arguments:  # a process with workers is started by itself: a forked one would wait for them
+        words = [script, *arguments]
+        return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    return run_script(script, *arguments, folder=folder)
 
 
 @pytest.fixture(scope="module")

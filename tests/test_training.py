@@ -42,6 +42,7 @@ RUN = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path):
     def command(folder, pause):
         return [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path / folder), str(pause)]
