@@ -24,7 +24,7 @@ def test_each_kind_is_named(seed):
     for kind, (start, end) in spans.items():
         overlaps = found[(found["start"] < min(end, start + 300)) & (found["end"] >= start - 100)]
         assert kind in set(overlaps["kind"]), (kind, overlaps)
-    assert len(found) <= 14
+    assert len(found) <= len(spans) + 2 * (POINT_RATE + 2e-4) * len(values)  # twice the stated rates
 
 
 def test_parts_keep_their_alarms(faults):
@@ -47,7 +47,7 @@ def test_one_incident_has_one_number_and_kind(faults):
 
 
 def test_a_heartbeat_is_a_shape_and_a_spike_a_point():
-    values, labels = heartbeats()
+    values, _ = heartbeats()
     assert set(SeriesDetector().incidents(values)["kind"]) == {"shape"}
     spiky = np.random.default_rng(0).normal(size=3000)
     spiky[1500] += 40
@@ -66,7 +66,9 @@ def test_deterministic_and_equal_after_load(faults, tmp_path):
 
 def test_columns_in_any_order(faults):
     values, _, _ = faults
-    table = pd.DataFrame({"a": values, "b": np.roll(values, 3000), "c": np.random.default_rng(1).normal(size=len(values))})
+    table = pd.DataFrame(
+        {"a": values, "b": np.roll(values, 3000), "c": np.random.default_rng(1).normal(size=len(values))}
+    )
     detector = SeriesDetector().fit(table)
     np.testing.assert_array_equal(detector.predict(table[["c", "a", "b"]]), detector.labels_)
     judged = detector.detect(table)
@@ -75,7 +77,7 @@ def test_columns_in_any_order(faults):
 
 
 def test_timestamps_with_holes(faults):
-    values, spans, _ = faults
+    values, _, _ = faults
     series = pd.Series(values, pd.date_range("2024-01-01", periods=len(values), freq="5min"))
     holes = series.drop(series.index[6000:6150])
     found = SeriesDetector().incidents(holes)

@@ -12,11 +12,13 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from anomaly_nb.srcnn.detector import *
+    from anomaly_nb.srcnn.everyday import *
     from anomaly_nb.srcnn.microsoft import *
     from anomaly_nb.srcnn.network import *
     from anomaly_nb.srcnn.saliency import *
     from anomaly_nb.srcnn.series import *
     from anomaly_nb.srcnn.srcnn import *
+    from anomaly_nb.srcnn.subsequences import *
     from anomaly_nb.srcnn.windows import *
 
 names = lazy_loader.attach(
@@ -26,6 +28,8 @@ names = lazy_loader.attach(
         "saliency": ["average_filter", "extend_series", "spectral_residual"],
         "microsoft": ["microsoft_sr"],
         "detector": ["SpectralResidual"],
+        "subsequences": ["SubsequenceDetector"],
+        "everyday": ["SeriesDetector"],
         "windows": ["training_windows", "gen_set"],
         "network": ["SRCNNNetwork", "published_scores"],
         "srcnn": ["SRCNN"],
