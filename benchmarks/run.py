@@ -30,6 +30,7 @@ SPEED = [
 ]
 QUALITY = [
     ["srcnn_quality"],
+    ["srcnn_published"],
     ["spectra_quality"],
     ["dcase_quality"],
     ["dcase_detectors"],
