@@ -13,6 +13,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from anomaly_nb.srcnn.detector import *
     from anomaly_nb.srcnn.everyday import *
+    from anomaly_nb.srcnn.links import *
     from anomaly_nb.srcnn.microsoft import *
     from anomaly_nb.srcnn.network import *
     from anomaly_nb.srcnn.saliency import *
@@ -30,6 +31,7 @@ names = lazy_loader.attach(
         "detector": ["SpectralResidual"],
         "subsequences": ["SubsequenceDetector"],
         "everyday": ["SeriesDetector"],
+        "links": ["learn_links"],
         "windows": ["training_windows", "gen_set"],
         "network": ["SRCNNNetwork", "published_scores"],
         "srcnn": ["SRCNN"],
