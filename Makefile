@@ -45,14 +45,19 @@ tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
 
 # README.md only has to exist for the installation: no prerequisite.
 .venv/installed: $(PACKAGING) | .venv/bin/python
-	python -m pip install --quiet --constraint constraints.txt --editable .
+	python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
 	touch $@
 
 .venv/installed-dev: .venv/installed
 	python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.venv/exported: .venv/installed-dev $(NOTEBOOKS) $(MODULES) .ci/in_sync.py
+.venv/lowest: $(PACKAGING) constraints-lowest.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv/lowest-versions
+	.venv/lowest-versions/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[spectra]' pyarrow pytest hypothesis
+	touch $@
+
+.venv/exported: .venv/installed-dev $(NOTEBOOKS) $(MODULES) _quarto.yml .ci/in_sync.py
 	python .ci/in_sync.py
 	touch $@
 
@@ -77,7 +82,7 @@ tour/index.html: .venv/installed $(MODULES) $(SAMPLES)
 	python .ci/pages.py --check
 	touch $@
 
-slow: .venv/installed-dev
+slow: .venv/installed-dev .venv/lowest
 	pytest -q -m slow tests
 
 bench: .venv/installed-dev

@@ -1,4 +1,7 @@
-"""Fail when anomaly_nb/ is not what nbs/ exports to, or a notebook is not clean or breaks a rule of the docs pass."""
+"""Fail when anomaly_nb/ is not what nbs/ exports to, or a notebook is not clean or breaks a rule of the docs pass.
+
+With --write, nbs/_quarto.yml, which nbdev reads, is made anew from _quarto.yml.
+"""
 
 import filecmp
 import json
@@ -15,7 +18,7 @@ def copy_of_the_sources(target: Path) -> None:
     for folder in ("nbs", "anomaly_nb"):
         ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "samples")
         shutil.copytree(ROOT / folder, target / folder, symlinks=True, ignore=ignore)
-    for name in ("settings.ini", "_quarto.yml", "README.md"):
+    for name in ("settings.ini", "README.md"):
         shutil.copy(ROOT / name, target)
 
 
@@ -64,13 +67,21 @@ def broken_rules() -> list[str]:
     return rows
 
 
+def project_files() -> list[str]:
+    "The Quarto file where nbdev reads it, if it is not the one of the project."
+    same = (ROOT / "nbs/_quarto.yml").read_bytes() == (ROOT / "_quarto.yml").read_bytes()
+    return [] if same else ["nbs/_quarto.yml: not a copy of _quarto.yml; run `python .ci/in_sync.py --write`"]
+
+
 def main() -> None:
+    if "--write" in sys.argv[1:]:
+        shutil.copyfile(ROOT / "_quarto.yml", ROOT / "nbs/_quarto.yml")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
         copy_of_the_sources(target)
         for command in ("nbdev_export", "nbdev_clean"):
             subprocess.run([command], cwd=target, check=True)
-        rows = differences(target) + stale_modules() + broken_rules()
+        rows = differences(target) + stale_modules() + broken_rules() + project_files()
     print("\n".join(rows) or "notebooks and package are in sync and clean")
     sys.exit(bool(rows))
 

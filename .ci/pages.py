@@ -168,7 +168,7 @@ def main(
     "Process the notebooks, render them with Pandoc, check the site"
     cfg = get_config()
     cache = proc_nbs(force=not only, n_workers=0)
-    site = yaml.safe_load((cfg.config_path / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    site = yaml.safe_load((cfg.nbs_path / "_quarto.yml").read_text(encoding="utf-8"))["website"]
     pages = sorted(cache.rglob("*.ipynb"))
     fronts = {str(page.relative_to(cache)): front_matter(page) for page in pages}
     titles = {name: front["title"] for name, front in fronts.items()}

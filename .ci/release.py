@@ -138,7 +138,7 @@ def copy_tree(root: Path, target: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "samples")
     for folder in ("nbs", "anomaly_nb"):
         shutil.copytree(root / folder, target / folder, symlinks=True, ignore=ignore)
-    for name in {"_quarto.yml"} | {name for name in PLACES if "/" not in name}:
+    for name in [name for name in PLACES if "/" not in name]:
         if not (root / name).exists():
             raise ReleaseError(f"{name}: is not there.")
         shutil.copy(root / name, target)
@@ -150,9 +150,8 @@ def generate(copy: Path) -> None:
     quiet = {"check": True, "capture_output": True, "env": environment | {"PYTHONWARNINGS": "ignore"}}
     home = copy / "home"
     (home / "nbs").mkdir(parents=True)
-    for name in ("settings.ini", "_quarto.yml", "README.md", "nbs/index.ipynb"):
+    for name in ("settings.ini", "README.md", "nbs/index.ipynb", "nbs/_quarto.yml"):
         shutil.copy(copy / name, home / name)
-    shutil.copy(copy / "_quarto.yml", home / "nbs")
     try:
         subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=copy, **quiet)
         command = [sys.executable, ROOT / ".ci/pages.py", "--readme", "--only", r"^index\."]

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from .extras import attach
 
 # a chapter is loaded when it is used for the first time
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         dcase,
         dcgan,
         engines,
+        extras,
         fingerprints,
         fmnist,
         metrics,
@@ -40,6 +41,6 @@ if TYPE_CHECKING:
 
 _home = find_spec("anomaly_nb")
 _modules = [each.name for each in iter_modules(_home.submodule_search_locations if _home else None)]
-names = lazy_loader.attach(__name__, [name for name in _modules if not name.startswith("_")])
+names = attach(__name__, [name for name in _modules if not name.startswith("_")])
 if not TYPE_CHECKING:  # a type checker shall know these names and no others
     __getattr__, __dir__, __all__ = names

@@ -10,20 +10,24 @@ __all__ = ['Audio', 'HTK', 'SLANEY', 'CACHED', 'AudioInfo', 'audio_info', 'resam
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import torch
-from scipy.signal import resample_poly
+from scipy import fft
+from scipy.signal import get_window, resample_poly
 
 from .core import DataError, FloatArray, atomic_path, check_whole, reading
+from .extras import has, need
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # %% ../nbs/04_audio.ipynb #bbc140eb
 Audio = npt.NDArray[np.float32]
@@ -139,6 +143,7 @@ class LogMel:
     @cached_property
     def bank(self) -> Audio:
         "Filters `(n_mels, n_fft // 2 + 1)`."
+        need("librosa")
         from librosa.filters import mel
 
         htk = self.scale == "htk"
@@ -184,13 +189,32 @@ HTK = LogMel()
 SLANEY = LogMel(scale="slaney", pad_mode="constant", floor=float(np.finfo(float).eps), add_floor=True, top_db=None)
 
 # %% ../nbs/04_audio.ipynb #3cc86201
+def _windowed_spectra(rows: int, n_fft: int) -> Callable[[Audio], Any]:
+    "Return what turns at most so many frames into spectra: PyTorch where it is, twice as fast, or SciPy."
+    if not has("torch"):
+        hann = get_window("hann", n_fft).astype(np.float32)
+        return lambda frames: fft.rfft(frames * hann)
+    import torch
+
+    window, framed = torch.hann_window(n_fft), torch.empty(rows, n_fft)
+    spectrum = torch.empty(rows, n_fft // 2 + 1, dtype=torch.complex64)
+
+    def spectra(frames: Audio) -> Any:
+        n = len(frames)
+        torch.mul(torch.from_numpy(frames), window, out=framed[:n])
+        torch.fft.rfft(framed[:n], out=spectrum[:n])
+        return spectrum[:n].numpy()
+
+    return spectra
+
+
 def _mel_power(audio: Audio, recipe: LogMel) -> Iterator[Audio]:
     "Power `(n_mels, T)` of each clip of `(b, n)`, one after the other in the same array."
     total, size = recipe.frames(audio.shape[1]), recipe.n_fft // 2 + 1
     rows = -(-total // -(-total // 320))  # at most 320 frames at a time, in equal parts
     half, padded = recipe.n_fft // 2, np.zeros(audio.shape[1] + recipe.n_fft, np.float32)
-    frames, window = torch.from_numpy(padded).unfold(0, recipe.n_fft, recipe.hop), torch.hann_window(recipe.n_fft)
-    framed, spectrum = torch.empty(rows, recipe.n_fft), torch.empty(rows, size, dtype=torch.complex64)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, recipe.n_fft, writeable=True)[:: recipe.hop]
+    spectra = _windowed_spectra(rows, recipe.n_fft)
     power, result = np.empty((rows, size), np.float32), np.empty((recipe.n_mels, total), np.float32)
     for clip in audio:
         padded[half:-half] = clip
@@ -198,9 +222,7 @@ def _mel_power(audio: Audio, recipe: LogMel) -> Iterator[Audio]:
             padded[:half], padded[-half:] = clip[half:0:-1], clip[-2 : -half - 2 : -1]
         for start in range(0, total, rows):
             n = min(rows, total - start)
-            torch.mul(frames[start : start + n], window, out=framed[:n])
-            torch.fft.rfft(framed[:n], out=spectrum[:n])
-            np.absolute(spectrum[:n].numpy(), out=power[:n])
+            np.absolute(spectra(frames[start : start + n]), out=power[:n])
             np.multiply(power[:n], power[:n], out=power[:n])
             for mels, bins, filters in recipe.blocks:
                 np.matmul(filters, power[:n, bins].T, out=result[mels, start : start + n])
@@ -211,8 +233,9 @@ def _decibels(power: Audio, peak: float, recipe: LogMel, out: Audio) -> None:
     "Decibels of the powers `(n_mels, T)` of a clip. The range is cut before the logarithm: it is cheaper there."
     added = recipe.floor if recipe.add_floor else 0.0
     range_ = 0.0 if recipe.top_db is None else 10 ** (-recipe.top_db / 10)
-    powers, decibels = torch.from_numpy(power), torch.from_numpy(out)
-    torch.clamp_min(powers.add_(added) if added else powers, max(recipe.floor, (peak + added) * range_), out=decibels)
+    if added:
+        np.add(power, np.float32(added), out=power)
+    np.maximum(power, np.float32(max(recipe.floor, (peak + added) * range_)), out=out)
     np.log(out, out=out)
     np.multiply(out, np.float32(10 / np.log(10)), out=out)
 
@@ -242,14 +265,17 @@ CACHED = 4  # spectrograms at a time on a processor; more leave its cache
 
 
 def griffin_lim(
-    magnitude: torch.Tensor,  # (b, n_fft // 2 + 1, T) amplitudes, not powers
+    magnitude: "Tensor",  # (b, n_fft // 2 + 1, T) amplitudes, not powers
     hop: int = 512,  # samples from one frame to the next
     length: int | None = None,  # samples wanted; None takes (T - 1) * hop
     iterations: int = 32,  # more give cleaner sound, slowly
     momentum: float = 0.99,  # of the fast form; 0 is the original
     seed: int = 0,  # of the first phases, the same for every spectrogram
-) -> torch.Tensor:  # (b, length) sound
-    "Sound whose short-time spectra have about these magnitudes, a batch at a time."
+) -> "Tensor":  # (b, length) sound
+    "Sound whose short-time spectra have about these magnitudes, a batch at a time. Needs PyTorch."
+    need("torch")
+    import torch
+
     n_fft, device = 2 * (magnitude.shape[-2] - 1), magnitude.device
     window = torch.hann_window(n_fft, dtype=magnitude.dtype, device=device)
     samples = (magnitude.shape[-1] - 1) * hop if length is None else length
@@ -257,7 +283,7 @@ def griffin_lim(
     angles = 2 * torch.pi * torch.rand(magnitude.shape[-2:], generator=random, dtype=magnitude.dtype)
     first = torch.polar(torch.ones_like(angles), angles).to(device)
 
-    def invert(magnitude: torch.Tensor) -> torch.Tensor:
+    def invert(magnitude: "Tensor") -> "Tensor":
         phases, before = first.expand(magnitude.shape), torch.zeros_like(magnitude, dtype=first.dtype)
         for _ in range(iterations):
             sound = torch.istft(magnitude * phases, n_fft, hop, window=window, length=samples)

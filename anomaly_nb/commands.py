@@ -29,6 +29,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from .core import DataError
+from .extras import extra_sentence
 
 # %% ../nbs/08_commands.ipynb #9b778fc2
 logger = logging.getLogger(__name__)
@@ -56,6 +57,10 @@ def command_line() -> Iterator[None]:
             sys.stdout.flush()
     except DataError as error:
         raise SystemExit(f"error: {error}") from error
+    except ModuleNotFoundError as error:
+        if (sentence := extra_sentence(error.name or "")) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more can be shown, not even at the end
         raise SystemExit(1 if isinstance(error, BrokenPipeError) else f"error: {error}") from error
@@ -94,7 +99,7 @@ def argument_comments(
 
 
 class OrNone(click.ParamType):  # type: ignore[type-arg]
-    "What may be left out: an empty text is None."
+    "A value that may be left out: an empty text is None."
 
     def __init__(
         self,

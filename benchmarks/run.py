@@ -35,6 +35,7 @@ QUALITY = [
     ["dcase_quality"],
     ["dcase_detectors"],
     ["fmnist_choice"],
+    ["fmnist_default"],
     ["fmnist_quality"],
     ["fmnist_seeds"],
     ["fmnist_memory"],

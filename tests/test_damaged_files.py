@@ -90,12 +90,12 @@ def test_decompression_bombs(tmp_path: Path) -> None:
 
     from anomaly_nb.audio import read_audio, write_audio
     from anomaly_nb.dcgan.spectrograms import read_picture
-    from anomaly_nb.fmnist.data import read_idx
+    from anomaly_nb.fmnist.data import MD5, read_idx
 
     packed = tmp_path / "train-labels-idx1-ubyte.gz"
     packed.write_bytes(gzip.compress(bytes(60_000_000), 1))
     with pytest.raises(DataError, match="MD5"):
-        read_idx(packed)
+        read_idx(packed, MD5["train-labels-idx1-ubyte"])
     Image.new("1", (14_000, 14_000)).save(tmp_path / "large.png")
     with pytest.raises(DataError, match="decompression bomb"):
         read_picture(tmp_path / "large.png", 64)

@@ -78,7 +78,7 @@ def test_baselines_are_the_known_ones():
 
 def test_other_files(tmp_path):
     (tmp_path / "images.idx").write_bytes(b"1234")
-    with pytest.raises(DataError, match="no Fashion-MNIST file has this name"):
+    with pytest.raises(DataError, match="is no IDX file of bytes"):
         read_idx(tmp_path / "images.idx")
 
 

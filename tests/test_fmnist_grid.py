@@ -233,6 +233,14 @@ def test_train_evaluate(tmp_path):
     assert table["roc_auc"].iloc[-1] == pytest.approx(roc_auc(task.truth, scores))
 
 
+def test_a_detector_is_not_judged_on_another_class(tmp_path):
+    fmnist_train(subset=True, save=str(tmp_path / "default"))
+    done = command(tmp_path, "fmnist_evaluate", "default", "--subset", "--normal", 5)
+    assert done.returncode == 1 and "fitted to class 2, protocol original; in this task class 5" in done.stderr
+    assert not (tmp_path / "default/evaluation.csv").exists()
+    assert command(tmp_path, "fmnist_evaluate", "default", "--subset").returncode == 0
+
+
 def test_two_processes_and_two_machines_make_one_detector(tmp_path):
     words = ["--model", "CAE", "--epochs", 1, "--batch_size", 32, "--lr", 1e-4, "--score", "pixel", "--subset"]
     for name, more in (("one", []), ("both", ["--devices", 2, "--strategy", "ddp"])):
@@ -285,7 +293,7 @@ def test_a_grid_with_failures_has_a_table_and_status_1(tmp_path):
 
 def test_no_progress_bar_without_a_terminal(task, tmp_path):
     code = "import numpy as np; from anomaly_nb.fmnist import ImageDetector as D; "
-    code += "D(epochs=1, score='pixel').fit(np.zeros((20, 28, 28), 'uint8'){})"
+    code += "D('CAE', epochs=1, score='pixel').fit(np.zeros((20, 28, 28), 'uint8'){})"
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "IN_TEST"}
     for how in ("", ", progress=False"):
         call = [sys.executable, "-c", code.format(how)]
@@ -302,12 +310,13 @@ def test_a_checkpoint_of_another_model(task, tmp_path):
         ImageDetector.load(tmp_path / "VAE")
 
 
-@pytest.mark.parametrize("kind", ["shape", "dtype", "range", "nan", "empty"])
+@pytest.mark.parametrize("kind", ["shape", "dtype", "mask", "range", "nan", "empty"])
 def test_bad_images(task, kind):
     images = task.train[:20]
     bad = {
         "shape": images[:, :20],
-        "dtype": images.astype(np.int32),
+        "dtype": images.astype(np.int32) * 2,
+        "mask": (images > 127).astype(np.uint8),
         "range": images.astype(float),
         "nan": np.where(np.arange(28) == 3, np.nan, images / 255),
         "empty": images[:0],

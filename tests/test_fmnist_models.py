@@ -31,6 +31,7 @@ FIFTEEN = [
 VARIANTS = [(name, {}) for name in FIFTEEN] + [
     ("DenoisingAutoencoder", {"features": "hog"}),
     ("DenoisingAutoencoder", {"features": "contrast"}),
+    ("EdgeNeighbours", {}),
 ]
 load_models()
 torch.set_num_threads(1)

@@ -10,7 +10,6 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from forked import run_script
 
@@ -21,7 +20,6 @@ from anomaly_nb.dcgan.spectrograms import SpectrogramFormat, prepare_folder
 from anomaly_nb.fmnist.data import DEBIAN
 from anomaly_nb.spectra.commands import spectra_train
 from anomaly_nb.srcnn import load_kpi
-from anomaly_nb.srcnn.benchmark import load_telemetry
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,14 +89,6 @@ def clothes(folder: Path) -> None:
     (folder / "mine.toml").write_text("[losses]\nMSE = { mse = 1 }\n\n[models]\nAutoencoder = { epochs = 1 }\n")
 
 
-def benchmark(folder: Path) -> None:
-    "Write a short series of the benchmark."
-    (folder / "TSB-AD-U").mkdir()
-    each = min(load_telemetry(), key=lambda each: len(each.values))
-    table = pd.DataFrame({"Data": each.values, "Label": each.labels.astype(int)})
-    table.to_csv(folder / "TSB-AD-U" / each.name, index=False)
-
-
 def nothing(folder: Path) -> None:
     pass
 
@@ -108,7 +98,6 @@ PREPARED: dict[str, Callable[[Path], None]] = {
     "srcnn_train": windows,
     "srcnn_evaluate": curves,
     "srcnn_detect": curves,
-    "srcnn_benchmark": benchmark,
     "spectra_detect": night,
     "dcase_check": machines,
     "dcase_train_vqvae": machines,

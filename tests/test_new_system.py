@@ -40,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "nbs", place / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"), symlinks=True)
     shutil.copytree(ROOT / "anomaly_nb", place / "anomaly_nb", ignore=shutil.ignore_patterns("samples", "__pycache__"))
     (place / "anomaly_nb/samples").symlink_to(ROOT / "anomaly_nb/samples")
-    for name in ("settings.ini", "setup.py", "README.md", "_quarto.yml"):
+    for name in ("settings.ini", "setup.py", "README.md"):
         shutil.copy(ROOT / name, place)
     (place / "nbs/toy").mkdir()
     for name, text in pages().items():

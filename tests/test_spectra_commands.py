@@ -17,7 +17,7 @@ from conftest import on_two_machines
 
 from anomaly_nb.core import folder_lock
 from anomaly_nb.datasets import sample_path
-from anomaly_nb.spectra import read_sdss, simulate_spectra, write_table
+from anomaly_nb.spectra import concatenate, load_sky, read_sdss, simulate_spectra, write_table
 from anomaly_nb.spectra.commands import spectra_detect, spectra_train
 
 
@@ -405,3 +405,21 @@ def test_files_that_are_judged_together_have_the_results_of_each_alone(model, ni
         assert len({(tmp_path / str(size) / table).read_bytes() for size in (1, 3, 64)}) == 1
     ids = pd.read_csv(tmp_path / "64" / "table.csv")["id"].tolist()
     assert len(ids) == 9 and len(set(ids)) < len(ids)
+
+
+def test_sky_fibres_have_no_rank(model, tmp_path):
+    sky = load_sky()[:12]
+    sky.flags = np.repeat(["sky fibre", ""], 6)
+    write_table(concatenate([simulate_spectra(30, 3), sky]), tmp_path / "list.npz")
+    spectra_detect(tmp_path / "list.npz", model=model, out=tmp_path / "out", figures=0)
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert table["judged"].tolist() == [True] * 30 + [False] * 12
+    assert set(table["id"][30:]) == set(sky.ids) and table["score"][30:].isna().all()
+    assert (table["reason"] == "sky fibre").sum() == 6 and table["reason"].str.contains("signal-to-noise").sum() == 6
+    judged = table[table["judged"]]
+    assert judged["p_value"].min() > 0 and (judged["q_value"] >= judged["p_value"] - 1e-9).all()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["not judged"] == 12
+    spectra_detect(tmp_path / "list.npz", model=model, out=tmp_path / "all", figures=0, keep="flags,signal,redshift")
+    assert pd.read_csv(tmp_path / "all" / "table.csv")["judged"].sum() > 30
+    with pytest.raises(SystemExit, match="no reason not to judge"):
+        spectra_detect(tmp_path / "list.npz", model=model, out=tmp_path / "all", keep="sky")

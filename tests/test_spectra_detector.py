@@ -13,8 +13,10 @@ from anomaly_nb.core import DataError, generator
 from anomaly_nb.metrics import roc_auc
 from anomaly_nb.spectra import (
     KINDS,
+    Spectra,
     SpectrumDetector,
     SpectrumPCA,
+    concatenate,
     inject_anomalies,
     load_sdss_objects,
     load_sky,
@@ -25,6 +27,7 @@ from anomaly_nb.spectra import (
 from anomaly_nb.spectra.preparation import REST_PIXELS, REST_WAVELENGTH
 from anomaly_nb.spectra.report import _heights
 from anomaly_nb.spectra.scoring import line_pairs, log_p_values, variance_maps, window_statistics
+from anomaly_nb.spectra.verdicts import QUESTIONS
 from anomaly_nb.training import device_options
 
 torch.set_num_threads(1)
@@ -111,7 +114,9 @@ def test_contract(detector, train, normal):
     np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > detector.threshold_)
     assert detector.predict(normal).dtype == np.int64
     table = detector.detect(normal)
-    assert table.columns.tolist() == ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value"]
+    names = ["id", "z", "score", "is_anomaly", "start", "end", "reason", "value", "mean_square", "p_value", "judged"]
+    assert table.columns.tolist() == [*names, "q_value", "population_alarm"]
+    assert table["judged"].all() and not table["population_alarm"].any()
     np.testing.assert_array_equal(table["is_anomaly"], detector.predict(normal) == 1)
     assert set(table["reason"]) <= {"scatter", "excess", "deficit", "line pairs", "coverage"}
 
@@ -227,8 +232,10 @@ def test_real_quasars_stand_out(detector):
     objects = load_sdss_objects()
     scores = detector.decision_function(objects)
     assert roc_auc(objects.classes != "GALAXY", scores) > 0.7
-    far = detector.detect(objects[objects.z > 2])
-    assert set(far["reason"]) == {"coverage"} and far["is_anomaly"].all()
+    far = objects[objects.z > 2]
+    assert not detector.detect(far)["judged"].any()
+    kept = detector.detect(far, keep=QUESTIONS)
+    assert set(kept["reason"]) == {"coverage"} and kept["is_anomaly"].all()
 
 
 def test_double_lines_are_named(detector):
@@ -288,3 +295,42 @@ def test_benchmark_is_fair():
     assert set(truth["kind"]) == set(KINDS) and (truth["end"] > truth["start"]).all()
     with pytest.raises(DataError):
         simulate_spectra(1, family="unknown")
+
+
+def test_odd_members_do_not_hide_in_the_list_that_is_learnt():
+    share, count = 0.05, 20
+    odd, _ = inject_anomalies(simulate_spectra(count, 31, snr=(10, 30)), seed=5)
+    mixed = concatenate([simulate_spectra(400 - count, 30), odd])
+    detector = SpectrumPCA().fit(mixed)
+    labels = np.repeat([0, 1], [400 - count, count])
+    assert roc_auc(labels, detector.decision_scores_) > 0.95 and abs(detector.odd_ - share) < 0.05
+    assert detector.labels_[labels == 1].mean() >= 0.85 and detector.labels_[labels == 0].mean() < 0.08
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_another_population_without_labels(train, share, tmp_path):
+    detector, count = SpectrumPCA().fit(train), round(200 * share)
+    odd, _ = inject_anomalies(simulate_spectra(max(count, 1), 6, fibres=UNSEEN, family="stellar"), seed=7)
+    others = concatenate([simulate_spectra(200 - count, 5, fibres=UNSEEN, family="stellar"), odd[:count]])
+    assert detector.detect(others)["population_alarm"].all()
+    found = detector.adapt(others).predict(others)
+    assert found[: 200 - count].mean() < 0.12 and (not count or found[200 - count :].mean() > 0.8)
+    assert abs(detector.odd_ - share) < 0.1 and not hasattr(detector, "decision_scores_")
+    detector.save(tmp_path)
+    np.testing.assert_array_equal(SpectrumPCA.load(tmp_path).predict(others), found)
+    with pytest.raises(DataError, match="too few to adapt"):
+        detector.adapt(others[:10])
+
+
+@pytest.mark.parametrize("step", [0.8, 1.0])
+def test_pixels_of_other_surveys_cost_nothing(step):
+    detector, random = SpectrumPCA().fit(simulate_spectra(500, 1, fibres=slice(0, 60))), np.random.default_rng(0)
+    sdss, clean = (simulate_spectra(80, 2, fibres=UNSEEN, snr=snr) for snr in ((6, 30), (1e6, 1e6)))
+    wavelength = np.arange(3800, 9230, step)
+    scale = [np.median(one[~bad]) for one, bad in zip(sdss.flux, sdss.mask, strict=True)]
+    flux = np.array([np.interp(wavelength, sdss.wavelength, one / np.median(one)) for one in clean.flux])
+    flux *= np.array(scale)[:, None]
+    ivar = np.array([np.interp(wavelength, sdss.wavelength, one) for one in sdss.ivar]) * step / 1.38
+    noise = random.normal(size=flux.shape) / np.sqrt(np.maximum(ivar, 1e-9))
+    table = detector.detect(Spectra(flux + np.where(ivar > 0, noise, 0), ivar, wavelength, z=sdss.z))
+    assert table["judged"].all() and table["is_anomaly"].mean() <= 0.1

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,9 @@ from hypothesis import strategies as st
 
 from anomaly_nb.core import DataError
 from anomaly_nb.metrics import segments, vus_pr
-from anomaly_nb.srcnn.subsequences import SubsequenceDetector, heartbeats, join_runs, maxima_law
+from anomaly_nb.srcnn import subsequences
+from anomaly_nb.srcnn.detector import SpectralResidual
+from anomaly_nb.srcnn.subsequences import SubsequenceDetector, heartbeats, join_runs, maxima_law, nearest_squares
 
 
 def noise(n=3000, seed=0):
@@ -32,18 +33,20 @@ def test_scale_and_offset_do_not_matter(factor, offset):
 
 
 def test_heartbeats_of_another_form_are_found():
-    hits, total, false, volumes = 0, 0, 0, []
-    for seed in range(8):
+    hits, total, false, figures = 0, 0, 0, []
+    for seed in range(5):
         values, labels = heartbeats(seed=seed)
         detector = SubsequenceDetector().fit(values)
-        volumes.append(vus_pr(labels, detector.decision_scores_, 100))
+        points = SpectralResidual().fit(values).decision_scores_
+        figures.append(vus_pr(labels, detector.decision_scores_, 100))
+        assert figures[-1] > vus_pr(labels, points, 100) + 0.5
         hits += sum(detector.labels_[start:end].any() for start, end in segments(labels))
         total += len(segments(labels))
         incidents = join_runs(detector.labels_ == 1, 45)
         false += sum(not labels[max(0, start - 60) : end + 60].any() for start, end in incidents)
+    assert np.mean(figures) > 0.75  # the lowest of eight curves has 0.70, the highest 0.99
     assert hits >= 0.95 * total
-    assert false <= 3e-4 * 48_000
-    assert np.mean(volumes) > 0.83 and min(volumes) > 0.65  # measured: mean .856, from .700 to .993
+    assert false <= 3e-4 * 30_000
 
 
 @pytest.mark.parametrize("kind", ["reversed", "flat", "faster", "louder"])
@@ -168,14 +171,18 @@ def test_a_law_of_maxima_gives_back_its_rate():
     assert np.mean(scores > law.threshold(1e-3)) == pytest.approx(1e-3, rel=0.3)
 
 
-def test_time_is_linear():
-    def seconds(n):
-        values, start = rhythm(n), time.process_time()
-        SubsequenceDetector().fit(values)
-        return time.process_time() - start
+def test_the_number_of_comparisons_is_linear(monkeypatch):
+    compared = []
 
-    seconds(20_000)
-    assert seconds(200_000) < 40 * min(seconds(20_000) for _ in range(2))
+    def counted(values, starts, references, places):
+        compared[-1] += len(starts) * len(references)
+        return nearest_squares(values, starts, references, places)
+
+    monkeypatch.setattr(subsequences, "nearest_squares", counted)
+    for n in (20_000, 200_000):
+        compared.append(0)
+        SubsequenceDetector().fit(rhythm(n))
+    assert 0 < compared[1] < 12 * compared[0]
 
 
 def test_needs_no_torch():

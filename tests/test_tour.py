@@ -118,7 +118,7 @@ def test_a_wide_table_is_cut_to_what_a_terminal_shows(name):
     ("name", "detector"),
     [
         ("spectra", "SpectrumDetector()"),
-        ("fmnist", 'ImageDetector("DenoisingAutoencoder", options={"features": "hog"})'),
+        ("fmnist", "ImageDetector()"),
     ],
 )
 def test_a_snippet_has_the_detector_of_its_chapter(name, detector):

@@ -8,7 +8,7 @@ __all__ = ['names']
 # %% ../../nbs/dcase/index.ipynb #f90d3241
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.dcase.alignment import *
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anomaly_nb.dcase.study import *
     from anomaly_nb.dcase.vqvae import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "data": [

@@ -12,17 +12,23 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 import soundfile
-import torch
-from torch.utils.data import Dataset
 
 from ..audio import HTK, Audio, AudioInfo, LogMel, audio_info, log_mel, read_audio, write_audio
 from ..core import DataError, Described, html_card
 from ..datasets import sample_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    ClipDataset: TypeAlias = Dataset[tuple[Tensor, int, str]]
+else:  # PyTorch's loaders ask for a length and items, not for a class, and detectors can do without it
+    ClipDataset = object
 
 # %% ../../nbs/dcase/00_data.ipynb #b51e403f
 class Clip(NamedTuple):
@@ -362,7 +368,7 @@ def spectrogram_batches(
         yield chosen, log_mel(read_clips([clip.path for clip in chosen], samples, recipe.sample_rate), recipe)
 
 # %% ../../nbs/dcase/00_data.ipynb #f00448af
-class DCASE2020Task2LogMelDataset(Described, Dataset[tuple[torch.Tensor, int, str]]):
+class DCASE2020Task2LogMelDataset(Described, ClipDataset):
     "Training clips of a type: `(spectrogram (1, n_mels, T), 0, machine_id)`. All in memory, once."
 
     def __init__(
@@ -390,6 +396,8 @@ class DCASE2020Task2LogMelDataset(Described, Dataset[tuple[torch.Tensor, int, st
         sound = data[..., :frames]
         np.subtract(sound, self.mean, out=sound)
         np.divide(sound, self.std + 1e-8, out=sound)
+        import torch
+
         self.data = torch.from_numpy(data)
 
     def __len__(self) -> int:
@@ -398,11 +406,11 @@ class DCASE2020Task2LogMelDataset(Described, Dataset[tuple[torch.Tensor, int, st
     def _facts(self) -> dict[str, object]:
         return {"shape": tuple(self.data.shape), "mean": round(self.mean, 3), "std": round(self.std, 3)}
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
+    def __getitem__(self, index: int) -> "tuple[Tensor, int, str]":
         return self.data[index], 0, self.machine_ids[index]
 
 # %% ../../nbs/dcase/00_data.ipynb #a824b681
-class DCASE2020Task2TestDataset(Described, Dataset[tuple[torch.Tensor, int, str]]):
+class DCASE2020Task2TestDataset(Described, ClipDataset):
     "Test clips of a type: `(spectrogram (1, n_mels, target_T), label, machine_id)`, read when asked for."
 
     def __init__(
@@ -427,7 +435,9 @@ class DCASE2020Task2TestDataset(Described, Dataset[tuple[torch.Tensor, int, str]
     def _facts(self) -> dict[str, object]:
         return {"clips": len(self), "anomalies": sum(clip.label for clip in self.clips), "target_T": self.target_T}
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
+    def __getitem__(self, index: int) -> "tuple[Tensor, int, str]":
+        import torch
+
         clip = self.clips[index]
         picture = log_mel(read_clips([clip.path], self.samples, self.recipe.sample_rate), self.recipe)
         scaled = (torch.from_numpy(picture) - self.mean) / (self.std + 1e-8)

@@ -8,7 +8,7 @@ __all__ = ['names']
 # %% ../../nbs/dcgan/index.ipynb #a772c6a6
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.dcgan.analytics import *
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anomaly_nb.dcgan.samples import *
     from anomaly_nb.dcgan.spectrograms import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "engines": ["engine_recordings", "synthesize_engine", "synthesize_engines", "write_engines"],

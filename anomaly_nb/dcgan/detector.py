@@ -30,7 +30,6 @@ from anomaly_nb.dcgan.spectrograms import (
     naming_file,
     read_recording,
 )
-from ..training import fit_weights, read_weights
 
 # %% ../../nbs/dcgan/08_detector.ipynb #d79cb7c5
 METHODS = ("discriminator", "picture", "embedding")
@@ -71,6 +70,8 @@ def load_discriminator(
     checkpoint: Path | str,  # of dcgan_train
 ) -> tuple[DCGANDiscriminator, SpectrogramFormat]:
     "Read a trained discriminator and its pictures' format. Raises `DataError` for a checkpoint without a format."
+    from anomaly_nb.training import fit_weights, read_weights
+
     content = read_weights(checkpoint)
     if not isinstance(content, dict) or not content.get("format") or "discriminator" not in content:
         raise DataError(f"{checkpoint}: no checkpoint of dcgan_train, or pictures without a known format.")

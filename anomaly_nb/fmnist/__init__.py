@@ -8,7 +8,7 @@ __all__ = ['names']
 # %% ../../nbs/fmnist/index.ipynb #70531631
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.fmnist.adversarial import *
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.losses import *
     from anomaly_nb.fmnist.memory import *
     from anomaly_nb.fmnist.multimemory import *
+    from anomaly_nb.fmnist.neighbours import *
     from anomaly_nb.fmnist.robust import *
     from anomaly_nb.fmnist.scores import *
     from anomaly_nb.fmnist.training import *
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from anomaly_nb.fmnist.variational import *
     from anomaly_nb.fmnist.views import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "data": ["CLASSES", "load_fashion_mnist", "load_subset", "make_protocol", "augment"],
@@ -45,6 +46,7 @@ names = lazy_loader.attach(
         "multimemory": ["MultiMemoryAutoencoder", "init_memory"],
         "diffusion": ["SimpleDDPM", "DiffusionUNet"],
         "transformer": ["TransformerAnomalyDetector"],
+        "neighbours": ["EdgeNeighbours"],
         "scores": ["ImageScorer", "pseudo_anomalies", "rank_scores"],
         "baselines": ["evaluate", "baseline_table"],
         "detector": ["MODELS", "build_model", "ImageDetector"],

@@ -10,25 +10,29 @@ __all__ = ['Criterion', 'MODELS', 'Model', 'BLOCK', 'image_tensor', 'ImageModel'
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import matplotlib.pyplot as plt
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..core import DataError
 from .data import check_images
 from .losses import mse
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # %% ../../nbs/fmnist/02_base.ipynb #4fa18e83
 def image_tensor(
-    images: npt.ArrayLike,  # (n, 28, 28) or (n, 1, 28, 28); uint8, or floats between 0 and 1
+    images: Any,  # as `check_images` takes them
     name: str = "images",  # how the message calls them
-) -> Tensor:  # (n, 1, 28, 28) float32 between 0 and 1
+    size: int | None = 28,  # pixels of a side; None takes any square
+    channels: int = 1,  # 3 for colour
+) -> Tensor:  # (n, channels, size, size) float32 between 0 and 1
     "Make images what networks take. Raises `DataError` as `check_images` does."
-    return torch.from_numpy(check_images(images, name))[:, None]
+    tensor = torch.from_numpy(check_images(images, name, size, channels))
+    return tensor[:, None] if tensor.ndim == 3 else tensor
 
 # %% ../../nbs/fmnist/02_base.ipynb #1fb8e034
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +42,7 @@ class ImageModel(nn.Module, ABC):
     "A network that learns what normal images look like. Images are `(b, 1, 28, 28)` between 0 and 1."
 
     mixed = True  # is it faster with half the digits? Small transformers are not
+    preferred = "choose"  # the score that its page recommends; "choose" asks pseudo-anomalies
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -162,8 +167,10 @@ def plot_reconstructions(
     models: Mapping[str, ImageModel],  # by the name that the figure shows
     images: Tensor,  # (n, 1, 28, 28), up to about 8
     titles: Sequence[str] = (),  # one per image
-) -> Figure:
+) -> "Figure":
     "Draw images in the first row, and what each model makes of them below."
+    import matplotlib.pyplot as plt
+
     rows = {"image": images} | {name: apply(model, "reconstruct", images) for name, model in models.items()}
     size = (1.05 * len(images) + 1.2, 1.1 * len(rows) + 0.2)
     fig, axes = plt.subplots(len(rows), len(images), figsize=size, layout="constrained", squeeze=False)

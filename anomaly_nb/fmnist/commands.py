@@ -20,10 +20,10 @@ Features = Literal["", "pixels", "contrast", "hog"]
 # %% ../../nbs/fmnist/20_commands.ipynb #1eac87d6
 @command
 def fmnist_train(
-    model: str = "CAE",  # Name of a model
+    model: str = "EdgeNeighbours",  # Name of a model; the default needs no training
     loss: str = "mse",  # Terms joined by +, for example mse+ms-ssim
     features: Features = "",  # For DenoisingAutoencoder: what it reads
-    score: str = "choose",  # A score or a sum of scores; choose takes the one without a blind spot
+    score: str = "",  # A score or a sum of them, or choose; default is what the model's page recommends
     protocol: Task = "original",  # Which classes are anomalies
     normal: int = 2,  # The normal class, 0 to 9
     epochs: int = 20,  # At most
@@ -49,7 +49,7 @@ def fmnist_train(
     task = read_task(protocol, normal, data, subset)
     options = {"features": features} if features else None
     sizes = {"epochs": epochs, "fine_tune": fine_tune, "batch_size": batch_size, "factor": factor}
-    detector = ImageDetector(model, loss, score=score, options=options, seed=seed, **sizes)
+    detector = ImageDetector(model, loss, score=score or None, options=options, seed=seed, **sizes)
     training = {"learning_rate": lr, "patience": patience, "device": device, "strategy": strategy}
     folder = Path(save or f"runs/fmnist/{model}")
     train_detector(detector, task, folder, training, onnx=onnx, devices=devices, nodes=nodes)

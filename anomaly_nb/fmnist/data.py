@@ -9,11 +9,12 @@ __all__ = ['logger', 'Images', 'Split', 'CLASSES', 'FILES', 'MD5', 'DEBIAN', 'AD
 # %% ../../nbs/fmnist/00_data.ipynb #245636f7
 import gzip
 import logging
+import math
 import os
 import zlib
 from hashlib import md5
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,25 +37,29 @@ MD5 = {  # of the unpacked files
 
 # %% ../../nbs/fmnist/00_data.ipynb #89db658f
 def read_idx(
-    path: Path | str,  # an IDX file of bytes, packed with gzip or not
+    path: Path | str,  # an IDX file of bytes, packed with gzip or not, of any set
+    checksum: str | None = None,  # MD5 of its unpacked content; None takes what is there
 ) -> Images:  # an array of the shape that its header tells
-    "Read one published file. Raises `DataError` if it is missing, damaged or not the published content."
+    "Read one file. Raises `DataError` if it is missing, damaged, no IDX file, or not the expected content."
     path = Path(path)
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
-            content = file.read(50_000_000)  # more than the largest of them
+            content = file.read(50_000_000 if checksum else 2_000_000_000)  # more than the largest of them
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}). Fetch the file again.") from error
-    expected = MD5.get(path.name.removesuffix(".gz"))
-    if expected is None:
-        raise DataError(f"{path}: no Fashion-MNIST file has this name. There are: {', '.join(MD5)}.")
-    if (found := md5(content).hexdigest()) != expected:
-        raise DataError(f"{path}: the MD5 of its unpacked content is {found}, not {expected}. Fetch the file again.")
-    axes = content[3]
-    shape = np.frombuffer(content, ">i4", axes, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    if checksum and (found := md5(content).hexdigest()) != checksum:
+        raise DataError(f"{path}: the MD5 of its unpacked content is {found}, not {checksum}. Fetch the file again.")
+    axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    start = 4 + 4 * axes
+    if not axes or len(content) < start:
+        raise DataError(f"{path}: is no IDX file of bytes; these begin with 0, 0, 8 and their number of axes.")
+    shape = tuple(int(side) for side in np.frombuffer(content, ">u4", axes, offset=4))
+    if (size := math.prod(shape)) != len(content) - start:
+        held = f"holds {len(content) - start} bytes behind its header, which tells {size}"
+        raise DataError(f"{path}: {held}. Fetch the file again.")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 # %% ../../nbs/fmnist/00_data.ipynb #d46a52bf
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -100,9 +105,8 @@ def load_fashion_mnist(
     "Read a published split. Raises `DataError` if it is not there or not as published."
     if split not in FILES:
         raise DataError(f"There is no split {split!r}; Fashion-MNIST has train and test.")
-    images, labels = (
-        read_idx(find_file(f"{FILES[split]}-{what}-ubyte", folder)) for what in ("images-idx3", "labels-idx1")
-    )
+    names = [f"{FILES[split]}-{what}-ubyte" for what in ("images-idx3", "labels-idx1")]
+    images, labels = (read_idx(find_file(name, folder), MD5[name]) for name in names)
     return images, labels.astype(np.int64)
 
 # %% ../../nbs/fmnist/00_data.ipynb #605e80d7
@@ -116,27 +120,51 @@ def load_subset(
         return arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
 
 # %% ../../nbs/fmnist/00_data.ipynb #69c22bbc
+def _as_array(images: Any, name: str) -> npt.NDArray[Any]:
+    "Return images as an array; tensors leave their graph and their device."
+    try:
+        return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: they are no array ({error}). Pass one array, all images of one size.") from error
+
+
+def _unit_range(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    "Bring bytes, or whole numbers that are bytes, to a range of 0 to 1."
+    if array.dtype.kind not in "ub" and not (array.dtype.kind == "i" and 0 <= array.min() and array.max() <= 255):
+        return array
+    if array.dtype.kind != "b" and array.max() == 1:
+        advice = "Pass floats or booleans if 1 is white, or multiply by 255"
+        raise DataError(f"{name}: pixels are 0 and 1 as {array.dtype}, where white is 255. {advice}.")
+    return array.astype(np.float32) if array.dtype.kind == "b" else array / np.float32(255)
+
+
 def check_images(
-    images: npt.ArrayLike,  # (n, 28, 28) or (n, 1, 28, 28); uint8, or floats between 0 and 1
+    images: Any,  # (n, size, size), or with an axis of channels before or behind these two; 0 to 255, or 0 to 1
     name: str = "images",  # how the message calls them
-) -> npt.NDArray[np.float32]:  # (n, 28, 28) between 0 and 1
+    size: int | None = 28,  # pixels of a side; None takes any square
+    channels: int = 1,  # 3 for colour
+) -> npt.NDArray[np.float32]:  # (n, size, size) between 0 and 1, of colour (n, 3, size, size)
     "Check images. Raises `DataError` for another shape or type, an empty set, missing values, or another range."
-    array = np.asarray(images)
+    array = _as_array(images, name)
+    if array.ndim == 4 and array.shape[1] > 4 >= array.shape[3]:
+        array = np.moveaxis(array, 3, 1)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 3 or array.shape[1:] != (28, 28):
-        raise DataError(f"{name}: expected the shape (n, 28, 28), got {np.shape(images)}. Crop or resize the images.")
+    colour, sides = array.shape[1:-2], array.shape[-2:]
+    wanted = (3,) if channels == 3 else ()
+    if array.ndim < 3 or (sides[0] != sides[1] if size is None else (*colour, *sides) != (*wanted, size, size)):
+        shape = ", ".join(["n", *map(str, wanted), *[str(size)] * 2])
+        advice = "Crop or resize the images, or set size and colour"
+        raise DataError(f"{name}: expected the shape ({shape}), got {np.shape(array)}. {advice}.")
     if not len(array):
         raise DataError(f"{name}: there are none. Pass at least one image.")
-    if array.dtype == np.uint8:
-        array = array / np.float32(255)
+    array = _unit_range(array, name)
     if array.dtype.kind != "f":
-        raise DataError(f"{name}: pixels are {array.dtype}. Pass uint8, or floats between 0 and 1.")
+        raise DataError(f"{name}: pixels are {array.dtype}. Pass numbers from 0 to 255, or floats between 0 and 1.")
     bad = ~((array >= 0) & (array <= 1))
     if bad.any():
-        image, row, column = (int(i) for i in np.argwhere(bad)[0])
-        value = array[image, row, column]
-        where = f"{value} in image {image} at row {row}, column {column}"
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f"{array[place]} in image {place[0]} at row {place[-2]}, column {place[-1]}"
         raise DataError(f"{name}: {where}; floats must lie between 0 and 1. Divide by 255, or drop the image.")
     return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -187,19 +215,19 @@ def make_protocol(
 
 # %% ../../nbs/fmnist/00_data.ipynb #d4a4f449
 def augment(
-    images: npt.ArrayLike,  # (n, 28, 28)
+    images: npt.ArrayLike,  # (n, side, side), of colour (n, 3, side, side)
     factor: int = 5,  # times the data; 1 leaves it as it is
     *,
     mirror: bool = False,  # mirror half of the additions? Not for shoes
     seed: int = 0,  # of the additions; image i gets the same ones whatever comes with it
-) -> npt.NDArray[np.float32]:  # (factor * n, 28, 28) between 0 and 1, the first n unchanged
+) -> npt.NDArray[np.float32]:  # factor * n of them between 0 and 1, the first n unchanged
     "Add turned (10°), scaled (8 %) and shifted (2 px) copies. Raises `DataError` for a factor below 1."
     from scipy.ndimage import affine_transform
 
     if factor < 1:
         raise DataError(f"An augmentation by {factor} leaves no data. Pass 1 or more.")
-    array = check_images(images)
-    copies = [array]
+    array = check_images(images, size=None)
+    copies, middle = [array], (array.shape[-1] - 1) / 2
     for turn in range(1, factor):
         moved = np.empty_like(array)
         for i, image in enumerate(array):
@@ -208,7 +236,8 @@ def augment(
             cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
             flip = -1 if mirror and random.random() < 0.5 else 1
             matrix = np.array([[cos, -sin * flip], [sin, cos * flip]])
-            offset = 13.5 - matrix @ (13.5 + random.uniform(-2, 2, 2))
-            moved[i] = affine_transform(image, matrix, offset, order=1)
+            offset = middle - matrix @ (middle + random.uniform(-2, 2, 2))
+            for place in np.ndindex(image.shape[:-2]):
+                moved[i][place] = affine_transform(image[place], matrix, offset, order=1)
         copies.append(np.clip(moved, 0, 1))
     return np.concatenate(copies)

@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DataError, Detector, FloatArray, atomic_path, check_share, check_whole, generator, reading
+from ..fingerprints import fitted_to
 from .base import MODELS as MODELS  # whoever imports it from here has all of them
 from .base import ImageModel, build_model, evaluating, image_tensor, in_blocks
 from .data import check_images
 from .losses import FlexibleLoss
 from .scores import SCORES, Answer, ImageScorer, Weights, ask_all, pseudo_anomalies, rank_scores
-from .training import train_model
 
 # %% ../../nbs/fmnist/16_detector.ipynb #5a5488e9
-FAMILIES = ("bottlenecks", "robust", "variational", "adversarial", "memory", "multimemory", "diffusion", "transformer")
+FAMILIES = ["bottlenecks", "robust", "variational", "adversarial", "memory", "multimemory", "diffusion"]
+FAMILIES += ["transformer", "neighbours"]
 
 
 def load_models() -> None:
@@ -66,10 +67,10 @@ class ImageDetector(Detector):
 
     def __init__(
         self,
-        model: str = "CAE",  # name of a model
+        model: str = "EdgeNeighbours",  # name of a model; the default is the best of the table
         loss: str | Mapping[str, float] = "mse",  # terms joined by "+", or their weights
         *,
-        score: str = "choose",  # name of a score, a sum of names, or "choose"
+        score: str | None = None,  # name, sum of names, or "choose"; None takes what the model's page recommends
         options: Mapping[str, Any] | None = None,  # of the model
         epochs: int = 20,  # at most
         fine_tune: int = 0,  # epochs with a tenth of the rate, after the others
@@ -92,6 +93,7 @@ class ImageDetector(Detector):
     ) -> Self:
         "Learn from normal images. Raises `DataError` for images or settings that cannot be learnt from."
         images, share = check_images(X), check_share(self.contamination)
+        self.fitted_to_ = fitted_to(images)
         if len(images) < 10:
             raise DataError(f"{len(images)} images are too few to learn from and to hold some out. Pass at least 10.")
         order = generator(self.seed).permutation(len(images))
@@ -101,9 +103,12 @@ class ImageDetector(Detector):
         criterion = FlexibleLoss(mode, weights, warmup=check_whole(self.epochs, "epochs") // 10)
         names = ("epochs", "fine_tune", "factor", "batch_size", "seed")
         settings = {name: getattr(self, name) for name in names} | options
+        from anomaly_nb.fmnist.training import train_model
+
         train_model(network, learn, criterion, validation=hold, progress=progress, **settings)
         normals, held_out = (ask_all(network, image_tensor(part)) for part in (learn, hold))
-        self.score_ = choose_score(network, normals, held_out, hold) if self.score == "choose" else self.score
+        score = network.preferred if self.score is None else self.score
+        self.score_ = choose_score(network, normals, held_out, hold) if score == "choose" else score
         self.scorer_ = ImageScorer(network, self.score_).fit(normals, held_out).eval()
         self.threshold_ = float(np.quantile(_scores(self.scorer_, hold), 1 - share))
         self.decision_scores_ = _scores(self.scorer_, images)

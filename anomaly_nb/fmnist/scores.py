@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCORES', 'Pictures', 'CHOICES', 'Answer', 'ask', 'ask_all', 'ImageScore', 'OwnScore', 'PixelScore', 'SSIMScore',
-           'edge_residual', 'EdgeScore', 'EdgeLikelihoodScore', 'neighbour_distance', 'LatentScore', 'Weights',
-           'ImageScorer', 'wrong_shape', 'wrong_parts', 'wrong_surface', 'pseudo_anomalies', 'combined', 'rank_scores']
+           'edge_residual', 'EdgeScore', 'EdgeLikelihoodScore', 'LatentScore', 'Weights', 'ImageScorer', 'wrong_shape',
+           'wrong_parts', 'wrong_surface', 'pseudo_anomalies', 'combined', 'rank_scores']
 
 # %% ../../nbs/fmnist/14_scores.ipynb #e1979acf
 from abc import abstractmethod
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ..core import DataError, FloatArray, generator
 from .base import ImageModel, evaluating
 from .data import check_images
-from .features import orientation_histograms
+from .features import neighbour_distance as neighbour_distance  # where it was
+from .features import orientation_histograms, picture_statistics
 from .losses import mse, ssim
 from ..metrics import roc_auc
-from ..training import fit_weights
 
 # %% ../../nbs/fmnist/14_scores.ipynb #225122b2
 class Answer(NamedTuple):
@@ -136,17 +136,6 @@ class EdgeLikelihoodScore(ImageScore):
         return (centred.square().sum(dim=1) / self.noise + along) / centred.shape[1]
 
 # %% ../../nbs/fmnist/14_scores.ipynb #47c40e26
-def neighbour_distance(
-    queries: Tensor,  # (b, d)
-    references: Tensor,  # (n, d)
-    k: int = 5,
-) -> Tensor:  # (b,)
-    "Return the mean Euclidean distance to the `k` nearest references."
-    near = references.square().sum(dim=1) - 2 * queries @ references.T
-    places = near.topk(min(k, len(references)), dim=1, largest=False).indices
-    return (references[places] - queries[:, None]).square().sum(dim=2).clamp(min=1e-12).sqrt().mean(dim=1)
-
-
 class LatentScore(ImageScore):
     "Mean distance to the five nearest codes of normal training images."
 
@@ -205,6 +194,8 @@ class Weights:
         source: str = "the saved detector",  # where the weights came from, for the message
     ) -> None:
         "Put the weights into a module. Raises `DataError` if they are of another one."
+        from anomaly_nb.training import fit_weights
+
         shapes = {name: value.shape for name, value in module.state_dict().items()}
         single = {name for name, value in self.arrays.items() if shapes.get(name) == () and value.size == 1}
         tensors = {n: torch.from_numpy(v.reshape(()) if n in single else v) for n, v in self.arrays.items()}

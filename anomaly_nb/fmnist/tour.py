@@ -26,7 +26,7 @@ CODE = """
 from anomaly_nb.fmnist import ImageDetector, load_subset, make_protocol
 
 task = make_protocol("original", load_subset("train"), load_subset("test"))
-detector = ImageDetector("DenoisingAutoencoder", options={"features": "hog"}).fit(task.train)
+detector = ImageDetector().fit(task.train)
 print(detector.detect(task.test))
 """
 OWN = """
@@ -35,7 +35,7 @@ import numpy as np
 from anomaly_nb.fmnist import ImageDetector
 
 normal = np.load("normal.npy")  # (n, 28, 28), uint8; 10 images or more
-detector = ImageDetector("DenoisingAutoencoder", options={"features": "hog"}).fit(normal)
+detector = ImageDetector().fit(normal)
 print(detector.detect(np.load("new.npy")))
 """
 
@@ -59,10 +59,11 @@ def extremes_figure(
 def compare(
     task: Protocol,
     epochs: int,  # of each network
-) -> tuple[dict[str, FloatArray], tuple[str, ...]]:  # scores (k,) of the test images by name; names of the networks
-    "Score the test images with three networks and the baselines."
+) -> tuple[dict[str, FloatArray], tuple[str, ...]]:  # scores (k,) of the test images; names that are no baselines
+    "Score the test images with the default, three networks and the baselines."
     normal = np.concatenate([task.train, task.validation])
     detectors = {
+        "EdgeNeighbours": ImageDetector(),
         "DenoisingAutoencoder on edges": ImageDetector(
             "DenoisingAutoencoder", options={"features": "hog"}, epochs=epochs
         ),

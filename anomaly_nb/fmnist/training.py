@@ -6,7 +6,6 @@
 __all__ = ['TrainingStep', 'BestWeights', 'peak_memory', 'reset_peak_memory', 'Watch', 'train_model']
 
 # %% ../../nbs/fmnist/04_training.ipynb #7fc54a54
-import resource
 import sys
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -79,6 +78,12 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes, and knows no reset
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
@@ -185,9 +190,12 @@ def train_model(
     patience, factor = check_whole(patience, "patience", 0), check_whole(factor, "factor")
     learning_rate = check_share(learning_rate, "learning_rate", inf)
     processor = device_options(device, devices, nodes, strategy)
-    held = None if validation is None else image_tensor(validation, "validation")
-    images = image_tensor(augment(normals, factor, seed=seed), "normals")
+    held = None if validation is None else image_tensor(validation, "validation", None)
+    images = image_tensor(augment(normals, factor, seed=seed), "normals", None)
     model.prepare(images)
+    if not any(True for _ in model.parameters()):  # nothing to train
+        model.eval().calibrate(image_tensor(normals, size=None) if held is None else held)
+        return pd.DataFrame(columns=["stage", "epoch", "loss", "val_loss", "learning_rate"], dtype=float)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stages, place = {"train": (epochs, learning_rate)}, None if folder is None else Path(folder)
     if fine_tune:
@@ -206,5 +214,5 @@ def train_model(
         histories.append(history.assign(stage=name))
     model.to("cpu").eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.load_state_dict({name: value.contiguous().clone() for name, value in model.state_dict().items()}, assign=True)
-    model.calibrate(image_tensor(normals) if held is None else held)
+    model.calibrate(image_tensor(normals, size=None) if held is None else held)
     return pd.concat(histories, ignore_index=True)

@@ -8,7 +8,7 @@ __all__ = ['names']
 # %% ../../nbs/spectra/index.ipynb #82a7ecb9
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
     from anomaly_nb.spectra.benchmark import *
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anomaly_nb.spectra.readers import *
     from anomaly_nb.spectra.report import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "data": ["Spectra", "concatenate", "from_specutils", "to_specutils"],

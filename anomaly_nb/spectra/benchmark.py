@@ -226,5 +226,6 @@ def inject_anomalies(
         ra=spectra.ra,
         dec=spectra.dec,
         classes=spectra.classes,
+        flags=spectra.flags,
     )
     return changed, pd.DataFrame(truth, columns=["id", "kind", "start", "end"])

@@ -58,6 +58,7 @@ def spectra_detect(
     model: Path = Path("model"),  # Folder of a trained detector
     out: Path = Path("found"),  # Folder for table, regions, figures and JSON
     redshifts: str = "",  # CSV file with the columns id and z, for files that have no redshifts
+    keep: str = "",  # Judge these as well, separated by commas: flags, signal, pixels, redshift
     figures: int = 50,  # Draw so many spectra, the most anomalous first
     images: bool = False,  # Fetch pictures from SDSS (needs the network)
     workers: int = 1,  # Processes; -1 means one for each core
@@ -75,27 +76,35 @@ def spectra_detect(
         draw,
         files_to_judge,
         judge_files,
+        judge_list,
         judge_missing,
         load_detector,
         reasons_by_path,
         redshift_state,
         write_tables,
     )
+    from anomaly_nb.spectra.verdicts import check_keep
     from anomaly_nb.store import Results
 
+    kept = check_keep(keep)
     choose_engine(workers, scheduler or None, chunk_size or 1)  # wrong arguments leave no folder behind
     detector, fingerprint = load_detector(model)
     files, table = files_to_judge(source, out, model), str(Path(redshifts).resolve()) if redshifts else ""
-    key = {"model": fingerprint, "redshift table": redshift_state(table)}
-    work = partial(judge_files, model=str(model.resolve()), fingerprint=fingerprint, redshifts=table)
+    key = {"model": fingerprint, "redshift table": redshift_state(table), "keep": ",".join(kept)}
+    work = partial(judge_files, model=str(model.resolve()), fingerprint=fingerprint, redshifts=table, keep=kept)
     pictures = Pictures(partial(fetch_sdss_image, cache=out / "pictures")) if images else None
     engine: dict[str, Any] = {"workers": workers, "scheduler": scheduler or None, "chunk_size": chunk_size}
     with folder_lock(out):
         results = Results(out / "results", key, restart=restart)
         lost = judge_missing(files, results, work, out, **engine)
         records, skipped = collect(files, results, lost)
+        alarm = judge_list(detector, records)
         odd = sorted((r for r in records if r["is_anomaly"]), key=lambda record: -record["score"])
         draw(detector, files, odd[:figures], out, pictures, table)
-        write_tables(out, records, skipped)
-    logger.info("%d spectra, %d anomalous, %d skipped: %s", len(records), len(odd), len(skipped), out / "table.csv")
+        write_tables(out, records, skipped, alarm)
+    judged = sum(bool(record["judged"]) for record in records)
+    counts = (len(records), len(odd), len(records) - judged, len(skipped), out / "table.csv")
+    logger.info("%d spectra, %d anomalous, %d not judged, %d skipped: %s", *counts)
+    if alarm:
+        logger.warning(alarm)
     return report_failures(reasons_by_path(files, skipped), len(records) + len(skipped), "spectra and file")

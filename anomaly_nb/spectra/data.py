@@ -29,7 +29,7 @@ def _check_together(spectra: "Spectra") -> None:
     for name, shape in {"flux": (n, length), "ivar": (n, length), "mask": (n, length)}.items():
         if getattr(spectra, name).shape != shape:
             raise DataError(f"{name}: expected the shape {shape} of flux, got {getattr(spectra, name).shape}.")
-    for name in ("z", "ids", "ra", "dec", "classes"):
+    for name in ("z", "ids", "ra", "dec", "classes", "flags"):
         if getattr(spectra, name).shape != (n,):
             raise DataError(f"{name}: {getattr(spectra, name).size} entries do not belong to {n} spectra.")
     steps = np.diff(spectra.wavelength)
@@ -79,6 +79,7 @@ class Spectra:
         ra: npt.ArrayLike | None = None,  # (n,) right ascension in degrees; NaN = unknown
         dec: npt.ArrayLike | None = None,  # (n,) declination in degrees; NaN = unknown
         classes: Sequence[str] | TextArray | None = None,  # (n,) a pipeline's class, for example "GALAXY"
+        flags: Sequence[str] | TextArray | None = None,  # (n,) why not to judge it, for example "sky fibre"; "" = judge
     ) -> None:
         with np.errstate(over="ignore"):  # `_check_range` tells it, unless the pixel is masked
             self.flux = np.array(flux, dtype=np.float32, ndmin=2)
@@ -92,6 +93,7 @@ class Spectra:
         names = [f"spectrum-{i:05d}" for i in range(n)] if ids is None else ids
         self.ids: TextArray = np.atleast_1d(np.asarray(names, dtype=np.str_))
         self.classes: TextArray = np.atleast_1d(np.asarray([""] * n if classes is None else classes, dtype=np.str_))
+        self.flags: TextArray = np.atleast_1d(np.asarray([""] * n if flags is None else flags, dtype=np.str_))
         _check_together(self)
         _check_range(self, flux=flux, ivar=ivar)
         bad = self.mask | ~np.isfinite(self.flux) | ~np.isfinite(self.ivar) | (self.ivar <= 0)
@@ -103,7 +105,7 @@ class Spectra:
     def __getitem__(self, index: int | slice | Sequence[int] | IntArray | BoolArray) -> "Spectra":
         rows = np.atleast_1d(np.arange(len(self))[index])
         fields = {name: getattr(self, name)[rows] for name in ("flux", "ivar", "mask", "z", "ids", "ra", "dec")}
-        return Spectra(**fields, wavelength=self.wavelength, classes=self.classes[rows])
+        return Spectra(**fields, wavelength=self.wavelength, classes=self.classes[rows], flags=self.flags[rows])
 
     def select(self, ids: Sequence[str | int] | TextArray | IntArray) -> "Spectra":
         'Choose the spectra of these names, in this order; 11 is "11". Raises `DataError` for a name that is not here.'
@@ -166,7 +168,8 @@ def concatenate(
         row += len(part)
     wavelength = grids[0] if same else 10 ** (np.arange(first, last + 1) * LOG_STEP)
     others: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "ids", "ra", "dec", "classes")
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("z", "ids", "ra", "dec", "classes", "flags")
     }
     return Spectra(flux, ivar, wavelength, **others)
 
@@ -208,7 +211,7 @@ def to_specutils(
     from specutils import Spectrum
 
     flux = units.Unit(unit)
-    meta = {name: getattr(spectra, name) for name in ("z", "ids", "ra", "dec", "classes")}
+    meta = {name: getattr(spectra, name) for name in ("z", "ids", "ra", "dec", "classes", "flags")}
     return Spectrum(
         flux=spectra.flux * flux,
         spectral_axis=spectra.wavelength * units.AA,
@@ -239,7 +242,7 @@ def from_specutils(
     with reading("The specutils spectrum", "Expected an axis of wavelengths, frequencies or energies."):
         wavelength = spectrum.spectral_axis.to_value(units.AA)
     ivar = spectrum.uncertainty.represent_as(InverseVariance).array
-    meta = {name: spectrum.meta.get(name) for name in ("z", "ids", "ra", "dec", "classes")}
+    meta = {name: spectrum.meta.get(name) for name in ("z", "ids", "ra", "dec", "classes", "flags")}
     if meta["z"] is None:
         meta["z"] = _redshift(spectrum)
     way = slice(None, None, -1 if wavelength[0] > wavelength[-1] else 1)

@@ -6,7 +6,8 @@
 __all__ = ['NetworkWithHead', 'Model', 'SpectrumDetector', 'SpectrumPCA']
 
 # %% ../../nbs/spectra/08_detector.ipynb #16564382
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,16 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, Detector, FloatArray, Part, check_share, check_whole, generator
+from anomaly_nb.core import (
+    DataError,
+    Detector,
+    FloatArray,
+    Part,
+    check_number,
+    check_share,
+    check_whole,
+    generator,
+)
 from ..fingerprints import fitted_to
 from anomaly_nb.spectra.calibration import (
     Calibration,
@@ -27,8 +37,11 @@ from anomaly_nb.spectra.calibration import (
 )
 from .data import Float32Array, Spectra, check_spectra
 from .linear import PrincipalComponents, absorb, local_features, product
+from .members import Members
+from .population import Population, adapt_to, mean_squares
 from .preparation import RestSpectra, to_rest_frame
 from .scoring import CHANNELS
+from .verdicts import check_keep, unjudged, verdict_table
 
 # %% ../../nbs/spectra/08_detector.ipynb #9aa242fc
 @dataclass(frozen=True, eq=False)
@@ -102,6 +115,8 @@ class NetworkWithHead:
         return cls(*head, network, pd.DataFrame(history))
 
 # %% ../../nbs/spectra/08_detector.ipynb #71526216
+_logger = logging.getLogger(__name__)
+_MOST_FOLDS = 10
 _LEAST = {"components": 1, "epochs": 0, "robust": 0, "seed": 0}  # of the parameters that are whole numbers
 
 
@@ -117,7 +132,13 @@ class SpectrumDetector(Detector):
 
     model_: Model
     calibration_: Calibration
-    parts: ClassVar[Mapping[str, type[Part]]] = {"model_": NetworkWithHead, "calibration_": Calibration}
+    population_: Population
+    odd_: float  # estimated share of odd ones in the list that was learnt last
+    parts: ClassVar[Mapping[str, type[Part]]] = {
+        "model_": NetworkWithHead,
+        "calibration_": Calibration,
+        "population_": Population,
+    }
 
     def __init__(
         self,
@@ -125,7 +146,7 @@ class SpectrumDetector(Detector):
         epochs: int = 40,  # passes over the spectra, in fours, 4 at least; 0 leaves the network out
         robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
-        holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
+        holdout: float = 0.25,  # share of the spectra that a fold leaves out to be judged
         seed: int = 0,  # of that choice, of weights and of training
         folder: Path | str | None = None,  # for logs and checkpoints: an interrupted `fit` goes on there
     ) -> None:
@@ -142,33 +163,55 @@ class SpectrumDetector(Detector):
 
     def fit(
         self,
-        X: Spectra,  # normal spectra, at least 60, better a thousand
+        X: Spectra,  # at least 60 spectra, better a thousand; a tenth of them may be odd
         y: None = None,  # there are no labels
         **trainer: Any,  # where a network is trained, for example `anomaly_nb.training.device_options("cuda")`
     ) -> Self:
-        "Fit the model to most of these spectra, calibrate on the others. Raises `DataError` for fewer than 60."
+        """Learn from the ordinary members of a list, and judge all of it. Raises `DataError` for fewer than 60 spectra.
+
+        No member's score in `decision_scores_` comes from a linear model that has learnt from it. A network has learnt
+        from all ordinary members that it was not calibrated on. `odd_` is the estimated share of odd ones.
+        """
         self._check_params()
+        epochs = self.get_params().get("epochs")
+        if trainer and epochs is None:
+            raise DataError(f"{type(self).__name__} trains no network: leave out {', '.join(trainer)}.")
         if len(check_spectra(X)) < 60:
             raise DataError(f"{len(X)} spectra are too few to learn from; give at least 60, better a thousand.")
-        rest = to_rest_frame(X)
-        order, held_out = generator(self.seed, 0).permutation(len(rest)), max(20, int(self.holdout * len(rest)))
-        self.model_ = self._fit_model(rest[np.sort(order[held_out:])], **trainer)
-        held = rest[np.sort(order[:held_out])]
-        residual = unexplained(self._expect, held, no_directions()) * np.sqrt(held.ivar)
-        self.calibration_, normal = Calibration.fit(held, residual, no_directions())
-        self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
-        self.decision_scores_ = self.calibration_.neg_log_p(rest, self._residual(rest)).max(axis=1)
+        rest, folds = to_rest_frame(X), min(max(round(1 / self.holdout), 2), _MOST_FOLDS)
+        k = min(self.components, len(rest) * (folds - 1) // folds // 2)
+        members = Members.find(lambda some: self._expecting(self._linear_model(some, k)), rest, folds, self.seed)
+        known, residual = np.flatnonzero(members.ordinary), members.residual
+        if epochs:
+            order, count = generator(self.seed, 0).permutation(known), max(20, int(self.holdout * len(known)))
+            self.model_ = self._network_model(rest[np.sort(order[count:])], k, **trainer)
+            known = np.sort(order[:count])
+            residual = unexplained(self._expect, rest, no_directions()) * np.sqrt(rest.ivar)
+        else:
+            self.model_ = self._linear_model(rest[known], k)
+        held = rest[known]
+        self.calibration_, normal = Calibration.fit(held, residual[known], no_directions())
+        self.decision_scores_ = self.calibration_.neg_log_p(rest, residual).max(axis=1)
+        self.odd_ = members.odd
+        self.threshold_ = members.threshold(normal, self.contamination)
+        self.population_ = Population.fit(X[members.ordinary], normal, self._mean_squares(held, residual[known]))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         self.fitted_to_ = fitted_to(X)
         return self
 
-    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> Model:
+    def _linear_model(self, rest: RestSpectra, k: int) -> Model:
+        return NetworkWithHead.fit(rest, k, self.robust, 0)
+
+    def _network_model(self, rest: RestSpectra, k: int, **trainer: Any) -> Model:
         options: dict[str, Any] = {"seed": self.seed, "folder": self.folder} | trainer
-        return NetworkWithHead.fit(rest, self.components, self.robust, self.epochs, **options)
+        return NetworkWithHead.fit(rest, k, self.robust, self.epochs, **options)
+
+    def _expecting(self, model: Model) -> Expect:
+        return partial(model.expect, robust=self.robust)
 
     @property
     def _expect(self) -> Expect:
-        return partial(self.model_.expect, robust=self.robust)
+        return self._expecting(self.model_)
 
     def _residual(self, rest: RestSpectra) -> Float32Array:
         "Return residuals in σ as stated by `ivar`."
@@ -185,11 +228,49 @@ class SpectrumDetector(Detector):
         self._check_fitted()
         if len(check_spectra(normals)) < 20:
             raise DataError(f"{len(normals)} normal spectra are too few to calibrate on; give at least 20, better 150.")
-        self.calibration_, normal = calibrate_on(self._expect, to_rest_frame(normals))
+        rest = to_rest_frame(normals)
+        self.calibration_, normal = calibrate_on(self._expect, rest)
         self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
+        squares = self._mean_squares(rest, self._residual(rest))
+        return self._moved(Population.fit(normals, normal, squares), {"calibrated on": fitted_to(normals)})
+
+    def adapt(
+        self,
+        spectra: Spectra,  # (n,) a list of the population to be judged, at least 20 that can be, better 150
+        odd: float = 0.05,  # share of odd ones that you expect; the list's own share decides where it is long
+    ) -> Self:
+        """Adapt to another population by the ordinary members of a list, without labels and without retraining.
+
+        `odd_` is the estimated share of the others. Raises `DataError` for fewer than 20 spectra that can be judged.
+        Deletes `decision_scores_` and `labels_`, which are of the old population; score spectra again with `detect`.
+        """
+        self._check_fitted()
+        check_number(odd, "odd", 0.5)
+        anything, most_missing = Population.from_arrays({}), float(self.calibration_.gaps[-1, 0])
+        reasons = unjudged(check_spectra(spectra), anything, most_missing)
+        some = spectra[np.array([not reason for reason in reasons], dtype=bool)]
+        if len(some) < 20:
+            raise DataError(
+                f"{len(some)} of {len(spectra)} spectra can be judged, too few to adapt to; give at least 20, better "
+                "150. detect() says what speaks against the others."
+            )
+        rest = to_rest_frame(some)
+        options = (self.threshold_, self.contamination, odd)
+        self.calibration_, ordinary, self.odd_ = adapt_to(self.calibration_, self._expect, rest, *options)
+        like = rest[np.flatnonzero(ordinary)]
+        squares = self._mean_squares(like, self._residual(like))
+        population = Population.fit(some[ordinary], self.population_.scores, squares).joined(self.population_)
+        return self._moved(population, {"adapted to": fitted_to(spectra)})
+
+    def _mean_squares(self, rest: RestSpectra, residual: Float32Array) -> FloatArray:
+        return mean_squares(self.calibration_.scaled(residual, rest.shift), rest)
+
+    def _moved(self, population: Population, source: dict[str, Any]) -> Self:
+        "Note another population, and drop what belongs to the old one."
+        self.population_ = population
         for name in ("decision_scores_", "labels_"):
             vars(self).pop(name, None)
-        self.fitted_to_ = {**vars(self).get("fitted_to_", {}), "calibrated on": fitted_to(normals)}
+        self.fitted_to_ = {**vars(self).get("fitted_to_", {}), **source}
         return self
 
     def expected(self, X: Spectra) -> Float32Array:
@@ -221,9 +302,32 @@ class SpectrumDetector(Detector):
         rest, least = to_rest_frame(X), self.threshold_ if neg_log_p is None else neg_log_p
         return region_table(X, self.calibration_.regions(rest, self._residual(rest), least, most))
 
-    def detect(self, X: Spectra) -> pd.DataFrame:
-        "Return a row per spectrum: id, z, score, is_anomaly, its region (observed angstrom) and the reason."
+    def detect(
+        self,
+        X: Spectra,  # n spectra
+        keep: Sequence[str] = (),  # reasons not to judge that do not count: flags, signal, pixels, redshift
+        alarm: bool = True,  # compare the list as a whole with what was learnt
+    ) -> pd.DataFrame:  # a row per spectrum, in their order; `attrs["alarm"]` holds the alarm's sentence
+        """Judge a list of spectra: score, verdict, region (observed angstrom) and reason.
+
+        A spectrum that is not judged has `judged` False, the reason why, and no score. `p_value` is never below
+        1 / (m + 1), m being the normal spectra that were held out; `q_value` is the false-discovery rate of a list that
+        ends there. `population_alarm` is True throughout if the list as a whole is unlike what was learnt.
+        """
         self._check_fitted()
+        reasons = unjudged(check_spectra(X), self.population_, float(self.calibration_.gaps[-1, 0]), check_keep(keep))
+        judged = self._judge(X[np.array([not reason for reason in reasons], dtype=bool)])
+        table = verdict_table(X, reasons, judged)
+        if alarm:
+            scores, squares = (judged[name].to_numpy(np.float64) for name in ("score", "mean_square"))
+            sentence = self.population_.alarm(scores, squares, self.threshold_)
+            table["population_alarm"], table.attrs["alarm"] = bool(sentence), sentence
+            if sentence:
+                _logger.warning(sentence)
+        return table
+
+    def _judge(self, X: Spectra) -> pd.DataFrame:
+        "Judge spectra that can be judged."
         rest = to_rest_frame(X)
         residual = self._residual(rest)
         neg_log_p = self.calibration_.neg_log_p(rest, residual)
@@ -233,26 +337,30 @@ class SpectrumDetector(Detector):
         table = table.merge(top[["id", "start", "end", "reason", "value"]], on="id", how="left")
         for channel, reason in enumerate(("line pairs", "coverage"), len(CHANNELS)):
             table.loc[neg_log_p.argmax(axis=1) == channel, "reason"] = reason
+        table["mean_square"] = self._mean_squares(rest, residual)
+        table["p_value"] = self.population_.p_values(table["score"].to_numpy(np.float64))
         return table
 
 # %% ../../nbs/spectra/08_detector.ipynb #2b68d853
 class SpectrumPCA(SpectrumDetector):
     "Principal components in the rest frame, weighted by inverse variance: the baseline of every table."
 
-    parts: ClassVar[Mapping[str, type[Part]]] = {"model_": PrincipalComponents, "calibration_": Calibration}
+    parts: ClassVar[Mapping[str, type[Part]]] = {
+        "model_": PrincipalComponents,
+        "calibration_": Calibration,
+        "population_": Population,
+    }
 
     def __init__(
         self,
         components: int = 30,  # spectra in the basis
         robust: int = 3,  # rounds in which outliers lose weight
         contamination: float = 0.05,  # share of held-out normals above the threshold
-        holdout: float = 0.25,  # share of the spectra that `fit` calibrates on
+        holdout: float = 0.25,  # share of the spectra that a fold leaves out to be judged
         seed: int = 0,  # of that choice
     ) -> None:
         self.components, self.robust = components, robust
         self.contamination, self.holdout, self.seed = contamination, holdout, seed
 
-    def _fit_model(self, rest: RestSpectra, **trainer: Any) -> Model:
-        if trainer:
-            raise DataError(f"SpectrumPCA trains no network: leave out {', '.join(trainer)}.")
-        return PrincipalComponents.fit(rest, self.components)
+    def _linear_model(self, rest: RestSpectra, k: int) -> Model:
+        return PrincipalComponents.fit(rest, k)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'File', 'Records', 'read_redshifts', 'redshift_state', 'read_any', 'spectra_files', 'usable',
            'normal_spectra', 'load_detector', 'files_to_judge', 'judge', 'judge_files', 'entry', 'picture_path',
-           'judge_missing', 'collect', 'write_tables', 'reasons_by_path', 'draw']
+           'judge_missing', 'collect', 'judge_list', 'write_tables', 'reasons_by_path', 'draw']
 
 # %% ../../nbs/spectra/12_jobs.ipynb #5f3cafaa
 import glob
@@ -36,6 +36,7 @@ from .detector import SpectrumDetector, SpectrumPCA
 from .preparation import faults
 from .readers import check_unpacked, read_desi, read_sdss, read_table, redrock_path
 from .report import plot_detection
+from .verdicts import q_values
 from ..store import Results, decode
 
 # %% ../../nbs/spectra/12_jobs.ipynb #fd2ca4a7
@@ -167,14 +168,16 @@ def files_to_judge(
 def judge(
     detector: SpectrumDetector,  # fitted
     parts: list[Spectra],  # of a file each, none of them empty
+    keep: Sequence[str] = (),  # reasons not to judge that do not count, as for `detect`
 ) -> list[list[dict[str, Any]]]:  # for each file a record per spectrum, ready for JSON
     "Judge the spectra of several files together."
     try:
         spectra = concatenate(parts)
     except DataError:  # their grids have no pixels in common
-        return [records for part in parts for records in judge(detector, [part])]
+        return [records for part in parts for records in judge(detector, [part], keep)]
     names, spectra.ids = spectra.ids.tolist(), np.arange(len(spectra)).astype(np.str_)
-    rows, regions = detector.detect(spectra), dict(list(detector.regions(spectra).groupby("id")))
+    rows = detector.detect(spectra, keep, alarm=False)
+    regions = dict(list(detector.regions(spectra[rows["judged"].to_numpy()]).groupby("id")))
     records: list[dict[str, Any]] = json.loads(rows.to_json(orient="records"))
     for record, name in zip(records, names, strict=True):
         found = regions[record["id"]].drop(columns="id") if record["id"] in regions else pd.DataFrame()
@@ -205,11 +208,12 @@ def judge_files(
     model: str,  # folder of a trained detector
     fingerprint: str,  # of the detector
     redshifts: str = "",  # file of redshifts
+    keep: Sequence[str] = (),  # as for `judge`
 ) -> pd.DataFrame:  # a row per file: what was found in it, as JSON
     "Do the work of one process."
     detector, rows = _loaded(model, fingerprint), []
     for batch in _gathered(usable([Path(file) for file in files], redshifts)):
-        records = iter(judge(detector, [spectra for _, spectra, _ in batch if len(spectra)]))
+        records = iter(judge(detector, [spectra for _, spectra, _ in batch if len(spectra)], keep))
         for _, spectra, skipped in batch:
             rows.append(json.dumps({"records": next(records) if len(spectra) else [], "skipped": skipped}))
     return pd.DataFrame({"result": rows})
@@ -289,13 +293,29 @@ def collect(
     return records, skipped
 
 
+def judge_list(
+    detector: SpectrumDetector,
+    records: Records,  # as from `collect`; get the q-value and the alarm
+) -> str:  # the alarm's sentence; empty where the list is like what was learnt
+    "Judge the list as a whole: false-discovery rates, and whether it is foreign."
+    columns = pd.DataFrame(records, columns=["judged", "score", "mean_square", "p_value"])
+    judged = columns["judged"].astype(bool).to_numpy()
+    score, square, p = (columns[name].to_numpy(np.float64) for name in ("score", "mean_square", "p_value"))
+    sentence = detector.population_.alarm(score[judged], square[judged], detector.threshold_)
+    for record, q in zip(records, q_values(p).tolist(), strict=True):
+        record |= {"q_value": q, "population_alarm": bool(sentence)}
+    return sentence
+
+
 def write_tables(
     out: Path,
     records: Records,  # as from `collect`
     skipped: Records,
+    alarm: str = "",  # as from `judge_list`
 ) -> None:
     "Write table.csv, regions.csv, skipped.csv and summary.json."
     columns = ["file", "id", "z", "score", "is_anomaly", "start", "end", "reason", "value"]
+    columns += ["judged", "p_value", "q_value", "population_alarm"]
     table = pd.DataFrame(records, columns=columns).sort_values("score", ascending=False, kind="stable")
     regions = [
         {"file": record["file"], "id": record["id"], **region} for record in records for region in record["regions"]
@@ -307,7 +327,8 @@ def write_tables(
             rows.to_csv(temporary, index=False)
     anomalous = table.loc[table["is_anomaly"].astype(bool), ["file", "id"]].to_dict("records")
     with atomic_path(out / "summary.json") as temporary:
-        content = {"spectra": len(table), "anomalous": anomalous, "skipped": skipped}
+        content = {"spectra": len(table), "anomalous": anomalous, "skipped": skipped, "alarm": alarm}
+        content["not judged"] = len(table) - int(table["judged"].sum())
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import FloatArray
+from ..extras import has
 from .data import Float32Array
 from .preparation import RestSpectra
 
@@ -22,9 +23,12 @@ def product(
     right: npt.NDArray[np.floating],  # (m, k)
 ) -> Float32Array:  # (n, k)
     "Multiply matrices so that equal rows give equal rows, wherever they stand."
+    kind = np.result_type(left, right)
+    if not has("torch"):  # one row at a time: NumPy's products of matrices depend on where a row stands
+        rows: Float32Array = np.matmul(np.asarray(left, kind)[:, None], np.asarray(right, kind))[:, 0]
+        return rows
     import torch
 
-    kind = np.result_type(left, right)
     factors = [torch.from_numpy(np.asarray(factor, kind)) for factor in (left, right)]
     result: Float32Array = (factors[0] @ factors[1]).numpy()
     return result
@@ -48,11 +52,23 @@ def _pairs(rows: Float32Array) -> Float32Array:
     return pairs
 
 # %% ../../nbs/spectra/04_linear.ipynb #1aeed98a
-def _solved(factors: tuple[Any, Any], vectors: npt.NDArray[np.floating]) -> Float32Array:
-    "Solve n systems of equations whose matrices were split into triangles, for (n, k)."
+def _factored(matrices: FloatArray) -> tuple[Any, ...]:
+    "Split matrices (n, k, k) into triangles, or return them as they are where PyTorch is missing."
+    if not has("torch"):
+        return (matrices,)
     import torch
 
-    right = torch.from_numpy(vectors[:, :, None].astype(np.float64))
+    return tuple(torch.linalg.lu_factor(torch.from_numpy(matrices)))
+
+
+def _solved(factors: tuple[Any, ...], vectors: npt.NDArray[np.floating]) -> Float32Array:
+    "Solve n systems of equations whose matrices were split into triangles, for (n, k)."
+    columns = vectors[:, :, None].astype(np.float64)
+    if len(factors) == 1:
+        return np.linalg.solve(factors[0], columns)[:, :, 0].astype(np.float32)
+    import torch
+
+    right = torch.from_numpy(columns)
     return np.asarray(torch.linalg.lu_solve(*factors, right)[:, :, 0].numpy(), dtype=np.float32)
 
 
@@ -62,7 +78,7 @@ class Solution:
 
     coefficients: Float32Array  # (n, k)
     weight: Float32Array  # (n, L) final weights
-    factors: tuple[Any, Any]  # tensors: triangles of the matrices of the normal equations with the first weights
+    factors: tuple[Any, ...]  # tensors: triangles of the matrices of the normal equations with the first weights
     basis: Float32Array  # (k, L)
 
     def again(
@@ -81,12 +97,10 @@ def solve(
     robust: int = 0,  # further rounds in which residuals beyond 3 sigma lose weight
 ) -> Solution:
     "Fit every row by weighted least squares, with its own weights."
-    import torch
-
     k, diagonal = len(basis), np.arange(len(basis))
     matrix = _symmetric(product(ivar, _pairs(basis).T), k)
     matrix[:, diagonal, diagonal] += 1 / prior
-    factors = torch.linalg.lu_factor(torch.from_numpy(matrix))
+    factors = _factored(matrix)
     coefficients = _solved(factors, product(ivar * flux, basis.T))
     weight, sigmas = ivar, np.sqrt(ivar)
     for _ in range(robust):

@@ -8,6 +8,7 @@ __all__ = ['REST_FIRST', 'REST_PIXELS', 'REST_WAVELENGTH', 'CALIBRATION', 'RestS
 
 # %% ../../nbs/spectra/02_preparation.ipynb #3ff59d16
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,19 +90,39 @@ def faults(
     return reasons
 
 # %% ../../nbs/spectra/02_preparation.ipynb #61d7ad7f
+_ALIGNED = 0.05  # pixels by which a grid may be off the lattice
+_GAP = 3  # typical distances to the next pixel: beyond, there is a gap between them
+
+
+def _shares(position: FloatArray) -> tuple[int, Any]:
+    "Return the first lattice pixel, and which share of each pixel lies in each of the lattice (lattice pixels, L)."
+    from scipy.sparse import csr_array
+
+    steps = np.diff(position) if len(position) > 1 else np.ones(1)
+    half = np.where(steps > _GAP * np.median(steps), np.median(steps), steps) / 2
+    low = position - np.append(half[:1], half)[: len(position)]
+    high = position + np.append(half, half[-1:])[-len(position) :]
+    first, last = int(np.floor(low[0] + 0.5 + 1e-6)), int(np.ceil(high[-1] - 0.5 - 1e-6))
+    edges = np.unique(np.concatenate([low, high, np.arange(first, last + 2) - 0.5]))
+    middle, length = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    pixel = np.minimum(np.searchsorted(low, middle, side="right") - 1, len(position) - 1)
+    place = np.rint(middle).astype(np.int64) - first
+    inside = (pixel >= 0) & (middle < high[np.maximum(pixel, 0)]) & (place >= 0) & (place <= last - first)
+    pixel, place = pixel[inside], place[inside]
+    share = (length[inside] / (high - low)[pixel]).astype(np.float32)
+    return first, csr_array((share, (place, pixel)), shape=(last - first + 1, len(position)))
+
+
 def _binned(spectra: Spectra) -> tuple[int, Float32Array, Float32Array]:
-    "Return the first pixel, flux and ivar on consecutive pixels of the lattice; many in one are averaged by weight."
-    pixels = lattice(spectra.wavelength)
-    if (np.diff(pixels) == 1).all():
+    "Return the first pixel, flux and ivar on consecutive pixels of the lattice."
+    pixels, position = lattice(spectra.wavelength), np.log10(spectra.wavelength) / LOG_STEP
+    if (np.diff(pixels) == 1).all() and np.abs(position - pixels).max() <= _ALIGNED:
         return int(pixels[0]), spectra.flux, spectra.ivar
-    starts = np.flatnonzero(np.diff(pixels, prepend=pixels[0] - 1))
-    weight = np.add.reduceat(spectra.ivar, starts, axis=1)
-    total = np.add.reduceat(spectra.ivar * spectra.flux, starts, axis=1)
-    flux, ivar = (np.zeros((len(spectra), int(np.ptp(pixels)) + 1), np.float32) for _ in range(2))
-    place = pixels[starts] - pixels[0]
-    flux[:, place] = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-    ivar[:, place] = weight
-    return int(pixels[0]), flux, ivar
+    first, shares = _shares(position)
+    given = (spectra.ivar, spectra.ivar * spectra.flux)
+    weight, total = (np.asarray(shares @ values.T, np.float32).T for values in given)
+    flux = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+    return first, np.ascontiguousarray(flux), np.ascontiguousarray(weight)
 
 # %% ../../nbs/spectra/02_preparation.ipynb #8f6fd3b8
 CALIBRATION = np.float32(0.02)  # share of the flux that is added to its error

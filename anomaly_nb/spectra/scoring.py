@@ -10,6 +10,7 @@ __all__ = ['WIDTHS', 'CHANNELS', 'CLIP', 'window_starts', 'window_statistics', '
 import numpy as np
 
 from ..core import FloatArray, IntArray
+from ..extras import has
 from .benchmark import LINES
 from .data import Float32Array
 from .preparation import REST_FIRST, REST_PIXELS, REST_WAVELENGTH
@@ -38,17 +39,25 @@ def _window_sums(totals: FloatArray, width: int) -> Float32Array:
     return sums.astype(np.float32)
 
 
+def _running_totals(values: Float32Array, out: FloatArray) -> None:
+    "Add up along rows, with PyTorch where it is, whose totals are four times as fast as NumPy's."
+    if not has("torch"):
+        np.cumsum(values, axis=1, dtype=np.float64, out=out)
+        return
+    import torch
+
+    torch.cumsum(torch.from_numpy(values), 1, dtype=torch.float64, out=torch.from_numpy(out))
+
+
 def window_statistics(
     residual: Float32Array,  # (n, L) in σ; 0 where there is no information
     good: Float32Array,  # (n, L) 1 where there is information, else 0
 ) -> list[Float32Array]:  # for each of `CHANNELS` the statistic (n, windows) in σ
     "Return scatter and lean of all windows of all widths; a width beyond L is cut to L."
-    import torch  # whose running totals are four times as fast as NumPy's
-
     clipped = np.clip(residual, -CLIP, CLIP)
     totals = np.zeros((3, len(residual), residual.shape[1] + 1))  # float64: sums of squares grow long
     for total, values in zip(totals, (good, clipped**2, clipped), strict=True):
-        torch.cumsum(torch.from_numpy(values), 1, dtype=torch.float64, out=torch.from_numpy(total[:, 1:]))
+        _running_totals(values, total[:, 1:])
     statistics = []
     for width in (min(width, residual.shape[1]) for width in WIDTHS):
         count, squares, lean = _window_sums(totals, width)

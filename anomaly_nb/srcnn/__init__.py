@@ -8,9 +8,10 @@ __all__ = ['names']
 # %% ../../nbs/srcnn/index.ipynb #2a883910
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from ..extras import attach
 
 if TYPE_CHECKING:
+    from anomaly_nb.srcnn.benchmark import *
     from anomaly_nb.srcnn.detector import *
     from anomaly_nb.srcnn.everyday import *
     from anomaly_nb.srcnn.links import *
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from anomaly_nb.srcnn.subsequences import *
     from anomaly_nb.srcnn.windows import *
 
-names = lazy_loader.attach(
+names = attach(
     __name__,
     submod_attrs={
         "series": ["Curve", "read_curve", "read_folder", "load_nab", "load_kpi"],
@@ -32,6 +33,7 @@ names = lazy_loader.attach(
         "subsequences": ["SubsequenceDetector"],
         "everyday": ["SeriesDetector"],
         "links": ["learn_links"],
+        "benchmark": ["read_tsbad", "load_telemetry"],
         "windows": ["training_windows", "gen_set"],
         "network": ["SRCNNNetwork", "published_scores"],
         "srcnn": ["SRCNN"],

@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from scipy import fft
 from scipy.ndimage import maximum_filter1d
-from scipy.optimize import brentq
 
 from ..core import BoolArray, DataError, Described, FloatArray
 from ..metrics import tail_threshold
@@ -275,6 +274,8 @@ def extrapolate_tail(
     def bend(power: float) -> float:
         line = _box_cox(where, power)
         return float((line[2] - line[1]) / (line[1] - line[0]) * (middle - low) - (high - middle))
+
+    from scipy.optimize import brentq
 
     power = -most if bend(-most) > 0 else most if bend(most) < 0 else float(brentq(bend, -most, most))
     line = _box_cox(where, power)
