@@ -30,6 +30,7 @@ SPEED = [
 ]
 QUALITY = [
     ["srcnn_quality"],
+    ["srcnn_published"],
     ["spectra_quality"],
     ["spectra_lists"],
     ["spectra_populations"],

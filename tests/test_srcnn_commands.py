@@ -81,6 +81,15 @@ def test_detection_without_training(project):
     )
 
 
+def test_shapes_and_kinds_in_a_table(project):
+    out = project / "everyday.csv"
+    assert srcnn_detect([project / "datasets/kpi/test/cpu4.csv"], out=str(out), method="everyday") == 0
+    table = pd.read_csv(out)
+    assert list(table.columns[-5:]) == ["point", "shape", "is_anomaly", "incident", "kind"]
+    assert (table.groupby("incident")["kind"].nunique(dropna=False) == 1).all()
+    assert table.loc[table["is_anomaly"], "incident"].min() == 1
+
+
 def test_two_processes_and_two_machines_train_what_one_trains(project):
     shutil.copytree(project / "datasets/kpi/train", project / "datasets/pair/train")
     assert run(project, "srcnn_generate_data", "--dataset", "pair").returncode == 0

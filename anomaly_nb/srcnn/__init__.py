@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anomaly_nb.srcnn.benchmark import *
     from anomaly_nb.srcnn.detector import *
     from anomaly_nb.srcnn.everyday import *
+    from anomaly_nb.srcnn.links import *
     from anomaly_nb.srcnn.microsoft import *
     from anomaly_nb.srcnn.network import *
     from anomaly_nb.srcnn.saliency import *
@@ -31,6 +32,7 @@ names = attach(
         "detector": ["SpectralResidual"],
         "subsequences": ["SubsequenceDetector"],
         "everyday": ["SeriesDetector"],
+        "links": ["learn_links"],
         "benchmark": ["read_tsbad", "load_telemetry"],
         "windows": ["training_windows", "gen_set"],
         "network": ["SRCNNNetwork", "published_scores"],

@@ -110,7 +110,8 @@ def srcnn_detect(
     out: str | None = None,  # Table, or folder of tables, to write; without it FILE_anomalies.csv, or FOLDER_anomalies
     column: str = "",  # Column of the values in each file; without it `value`, or the only one with numbers
     side: Literal["both", "upper", "lower"] = "both",  # Alarms for values that are too high, too low, or both
-    checkpoint: str | None = None,  # Weights of the published network, to score with it
+    method: Literal["points", "everyday"] = "points",  # Odd points; or everyday: shapes too, numbered, with kinds
+    checkpoint: str | None = None,  # Weights of the published network, to score with it instead
     workers: int = 1,  # Processes for a folder; -1 means one for each core
     scheduler: str | None = None,  # Address of a Dask scheduler for a folder, for example tcp://10.0.0.1:8786
     chunk_size: int = 20,  # Curves of a folder that are given to a process at a time
@@ -122,7 +123,7 @@ def srcnn_detect(
     places = [Path(file)] if isinstance(file, str | Path) else [Path(one) for one in file]
     if out and len(places) > 1:
         raise DataError(f"--out is the place of one table or folder, and there are {len(places)}. Leave it out.")
-    judge, failed, total = choose_judge(side, checkpoint, column), dict[str, str](), 0
+    judge, failed, total = choose_judge(side, checkpoint, column, method), dict[str, str](), 0
     target = Path(out) if out else None
     for place in places:
         try:

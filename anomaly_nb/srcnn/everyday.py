@@ -272,10 +272,15 @@ class SeriesDetector(Detector):
         return self._alarms(data, found).astype(np.int64)
 
     def detect(self, X: Table) -> pd.DataFrame:
-        "Return a row per point: value, score, evidence of both parts, is_anomaly, incident, kind; grouped for columns."
+        "Return a row per point: value, bounds, score, evidence, is_anomaly, incident, kind; grouped for columns."
         detector = self.fitted_to(X)
         data, found = detector._judge(X)
         tables = [detector._table(data, i, each) for i, each in enumerate(found)]
+        models = detector.models_.match(X)[0]
+        for i, table in enumerate(tables):
+            bounds = models.table(data, i)
+            for name in ("upper", "lower", "expected_value"):
+                table.insert(1, name, bounds[name].to_numpy())
         return tables[0] if len(tables) == 1 else pd.concat(dict(zip(data.names, tables, strict=True)), axis=1)
 
     def incidents(self, X: Table) -> pd.DataFrame:
