@@ -97,7 +97,7 @@ def anomaly_nb_tour(
     from markupsafe import Markup
     from tqdm.auto import tqdm
 
-    from anomaly_nb.report import chapter_html, figure_html
+    from anomaly_nb.report import chapter_html, figure_html, summary
     from anomaly_nb.store import Results
 
     out, kept, systems = Path(out), Path(out) / "chapters", chapters()
@@ -113,14 +113,16 @@ def anomaly_nb_tour(
                 logger.info("%s", now) if bar.disable else bar.set_description_str(now)
                 if name in missing:
                     chapter = system.chapter(quick)
-                    results.put(name, {"title": chapter.title, "html": chapter_html(number, chapter)})
+                    card = summary(number, chapter)
+                    results.put(name, {"card": card, "html": chapter_html(number, chapter)})
                     bar.update(shares[name])
                 made.append(results.get(name))
         results.finish()
         caption = "The idea that all systems share, on the end of a server curve."
         idea = figure_html(idea_figure(), caption, idea_figure(narrow=True))
-        parts = [{"title": each["title"], "html": Markup(each["html"])} for each in made]
-        values = {"title": "anomaly_nb: the tour", "introduction": INTRODUCTION, "idea": idea, "chapters": parts}
+        cards, parts = [each["card"] for each in made], [Markup(each["html"]) for each in made]
+        values: dict[str, Any] = {"title": "anomaly_nb: the tour", "introduction": INTRODUCTION, "idea": idea}
+        values |= {"cards": cards, "chapters": parts}
         with atomic_path(out / "index.html") as path:
             path.write_text(render_page("tour.html", **values), encoding="utf-8")
         logger.info("The report is in %s", out / "index.html")

@@ -22,6 +22,8 @@ def test_the_quick_tour_is_one_self_contained_page(quick_tour, tmp_path):
     assert page.count("<section") == page.count("<h2>") >= 1
     assert all('alt=""' not in tag and "alt=" in tag for tag in re.findall("<img[^>]*>", page))
     assert "SRCNN" in page and "|x - median|" in page
+    assert page.count('class="card"') == 5 and page.index('class="cards"') < page.index("<section")
+    assert "prefers-color-scheme: dark" in page and page.count('class="bar ours"') == 5
     tables = re.findall("<table.*?</table>", page, flags=re.DOTALL)
     assert len(tables) == page.count("<section") == 5 and not any("nan" in table.lower() for table in tables)
     assert sorted(path.name for path in quick_tour.iterdir()) == [".lock", "chapters", "index.html"]

@@ -144,7 +144,7 @@ def chapter(
     new = generated_engines(40 if quick else 150)
     unheard = np.concatenate(list(spectrogram_to_audio(new[:4], SpectrogramFormat(64))))
     return Chapter(
-        "Engine sounds",
+        "Engine sounds: DCGAN",
         "A recording becomes pictures that can be turned back into sound, which a generator can learn to make. The "
         "same pictures, or the embedding of a sound, tell engines from other sounds after hearing engines only.",
         CODE,
@@ -167,4 +167,6 @@ def chapter(
             (back, 22050, "The same, back from its pictures."),
             (unheard, 22050, "Four of the generated ones."),
         ),
+        data="synthesised engines and other sounds",
+        measure="ROC AUC",
     )

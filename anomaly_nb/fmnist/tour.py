@@ -93,7 +93,7 @@ def chapter(
     figure = extremes_figure(task, scores[ours[0]])
     ranking = plot_comparison(table["ROC AUC"], ours=ours, xlabel="ROC AUC, 300 images")
     return Chapter(
-        "Fashion images",
+        "Fashion images: FMNIST models",
         "Two hundred pullovers are normal, and a detector has to tell other pullovers from coats and shirts, which "
         "share their outline. The score of each network is chosen on pseudo-anomalies made from pullovers.",
         CODE,
@@ -107,4 +107,5 @@ def chapter(
         f"is right two times out of three. {verdict(table['ROC AUC'], ours)} To {ours[0]}, the plainest anomalies are "
         f"{table.loc[ours[0], ['coats', 'shirts']].astype(float).idxmax()}.",
         ours,
+        data=f"{len(task.truth)} images: pullovers, coats, shirts",
     )

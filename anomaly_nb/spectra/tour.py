@@ -69,7 +69,7 @@ def chapter(
     name = str(truth["id"].iloc[example])
     figure = plot_detection(detectors["SpectrumDetector"], odd.select([name]))
     return Chapter(
-        "Galaxy spectra",
+        "Galaxy spectra: spectral autoencoder",
         "Galaxies are simulated from observed templates under the real noise of sky fibres. The detectors learn from "
         "normal ones and judge others, half of which carry an anomaly: broad or double lines, a star in front, the "
         "lines of a lensed galaxy, a calibration jump, bad pixels, a line too many or one that is absent.",
@@ -81,4 +81,5 @@ def chapter(
         f"{rows['SpectrumDetector']['false positives']:.1%} of {half} normal ones; 5 % were ordered. The hardest kind "
         f"is {kinds.index[0]} ({kinds.iloc[0]:.0%} found). {verdict(table['ROC AUC'], ('SpectrumDetector',))}",
         ("SpectrumDetector",),
+        data=f"{half} normal and {len(odd)} odd galaxies, simulated",
     )
