@@ -182,7 +182,7 @@ def common_options() -> list[click.Parameter]:
         return click.Option([f"--{name}"], is_flag=True, expose_value=False, callback=callback, help=help)
 
     shell = click.Choice(_SHELLS)
-    script = "Print a script for completion: eval \"$(COMMAND --completion bash)\"."
+    script = 'Print a script for completion: eval "$(COMMAND --completion bash)".'
     said = f"%(prog)s {anomaly_nb.__version__}"
     version = click.version_option(anomaly_nb.__version__, message=said, help="Show the version.")
     (versioned,) = version(lambda: None).__click_params__  # type: ignore[attr-defined]

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'RATIO', 'MAGIC', 'UNPACK', 'COLUMNS', 'check_size', 'check_local', 'packing', 'size_on_disk', 'open_file',
-           'check_unpacking', 'check_archive', 'load_arrays', 'read_csv', 'check_columns']
+           'check_unpacking', 'check_archive', 'load_arrays', 'open_image', 'read_csv', 'check_columns']
 
 # %% ../nbs/00c_files.ipynb #72672594
 import bz2
 import gzip
 import io
 import lzma
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from .core import DataError, reading
 
 if TYPE_CHECKING:  # a command's help has no use for tables
     import pandas as pd
+    from PIL import Image
 
 # %% ../nbs/00c_files.ipynb #8097c029
 SMALL, RATIO = 64_000_000, 100  # bytes that every file may grow to; times its own size
@@ -139,6 +139,18 @@ def load_arrays(
         if head != b"\x93NUMPY":
             raise DataError("not an array in NumPy's format")
         return np.load(file, allow_pickle=False)
+
+# %% ../nbs/00c_files.ipynb #7a2b463f
+@contextmanager
+def open_image(
+    path: Path | str,  # whatever Pillow reads
+) -> "Iterator[Image.Image]":  # closed at the end
+    "Open a picture. Raises `DataError` for an address, for one that is missing, or that would fill the memory."
+    from PIL import Image
+
+    with open_file(path) as file, Image.open(file) as picture:
+        check_size(4 * picture.width * picture.height, size_on_disk(Path(path)), path)
+        yield picture
 
 # %% ../nbs/00c_files.ipynb #e8bd78c9
 COLUMNS = 10_000

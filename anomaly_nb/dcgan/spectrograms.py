@@ -29,7 +29,7 @@ from torch.utils.data import Dataset
 from ..audio import Audio, audio_info, griffin_lim, read_audio, resample
 from ..core import DataError, Described, FloatArray, atomic_path, html_card, reading
 from .engines import recordings_in
-from ..files import check_size, load_arrays, open_file, read_csv, size_on_disk
+from ..files import load_arrays, open_image, read_csv
 
 # %% ../../nbs/dcgan/01_spectrograms.ipynb #ff04d8c7
 Kind = Literal["hybrid", "mel", "resize"]
@@ -300,9 +300,7 @@ def _write_pictures(found: Spectrograms, name: str, folder: Path) -> list[str]:
     return files
 
 
-def _picture_recordings(
-    audio: Path, out: Path, format: SpectrogramFormat, overlap: float, strict: bool
-) -> pd.DataFrame:
+def _write_all(audio: Path, out: Path, format: SpectrogramFormat, overlap: float, strict: bool) -> pd.DataFrame:
     tables, known, skipped, rate = [], dict[str, Path](), dict[str, str](), format.sample_rate
     for file in recordings_in(audio):
         source = file.relative_to(audio)
@@ -354,7 +352,7 @@ def prepare_folder(
     out, part = Path(out), Path(out) / ".pictures.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        table = _picture_recordings(Path(audio), part, format, overlap, strict)
+        table = _write_all(Path(audio), part, format, overlap, strict)
         (out / "spectrograms").mkdir(parents=True, exist_ok=True)
         for name in table["spectrogram_file"]:
             os.replace(part / name, out / "spectrograms" / name)
@@ -402,8 +400,7 @@ def read_picture(
                 raise DataError(f"{path}: expected one picture with values in [0, 1], got the shape {array.shape}.")
             image = Image.fromarray(np.round(array[::-1] * 255).astype(np.uint8))
         else:
-            with open_file(path) as file, Image.open(file) as picture:
-                check_size(4 * picture.width * picture.height, size_on_disk(path), path)
+            with open_image(path) as picture:
                 image = picture.convert("L")
     if image.width != image.height:
         raise DataError(f"{path}: {image.width} by {image.height} pixels; image_size asks for squares of {size}.")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import DataError, check_whole
+from ..files import open_image
 from .data import check_images, read_idx
 
 # %% ../../nbs/fmnist/00a_pictures.ipynb #f19f0260
@@ -45,7 +46,7 @@ def open_picture(
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):  # 16 bits
                 picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))

@@ -23,7 +23,7 @@ from ..core import DataError, FloatArray, generator
 from .base import ImageModel, evaluating
 from .data import check_images
 from .features import neighbour_distance as neighbour_distance  # where it was
-from .features import orientation_histograms, picture_statistics
+from .features import orientation_histograms
 from .losses import mse, ssim
 from ..metrics import roc_auc
 

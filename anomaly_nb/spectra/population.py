@@ -185,9 +185,7 @@ class Population:
         squares: FloatArray,  # (m,) of the same
     ) -> Self:
         "Note what normal spectra are like."
-        redshifts, signal = (
-            np.array([values.min(), values.max()]) for values in (spectra.z, signal_to_noise(spectra))
-        )
+        redshifts, signal = (np.array([values.min(), values.max()]) for values in (spectra.z, signal_to_noise(spectra)))
         return cls(np.sort(scores), np.sort(squares), redshifts, signal, np.array([pixel_width(spectra)]))
 
     def joined(
