@@ -123,7 +123,7 @@ def dcgan_npy_to_images(
     input: list[str] = _NONE,  # A .npy file of samples; or give --batch-convert
     batch_convert: str | None = None,  # A folder of .npy files
     mode: Literal["individual", "grid", "both"] = "individual",  # Each picture, all in one, or both
-    output: str | None = None,  # Folder for the images; beside the samples if left out
+    output: str | None = None,  # -o: Folder for the images; beside the samples if left out
     format: Literal["png", "jpg", "jpeg", "bmp", "tiff"] = "png",  # Of the images
     quality: int = 95,  # Of JPEG, 1 to 100
     nrow: int = 0,  # Pictures in a row of a grid; 0 makes it about square
