@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from scipy.stats import betabinom
 from sklearn.pipeline import make_pipeline
 
@@ -112,3 +113,42 @@ def test_mistakes_are_sentences(root, sentence, call):
     train = files(root, "fan", "train")[:6]
     with pytest.raises(DataError, match=sentence):
         call(SoundDetector().fit(train), train)
+
+
+@pytest.mark.parametrize("kind", ["fan", "pump"])
+def test_a_microphone_that_is_turned_up_or_down_is_no_fault(root, kind):
+    detector, alarms = SoundDetector().fit(files(root, kind, "train")), []
+    sounds = [soundfile.read(path)[0] for path in files(root, kind, "test")]
+    for gain in (-6, -1, 1, 6):
+        table = detector.detect([np.clip(sound * 10 ** (gain / 20), -1, 1) for sound in sounds])
+        alarms.append(table["is_anomaly"].sum())
+        assert table["level_db"].median() == pytest.approx(gain, abs=1)
+    assert max(alarms) <= most(40, len(sounds), 0.05)
+
+
+def two_microphones(first, second):
+    "Six recordings of two channels."
+    random = np.random.default_rng(0)
+    noise = random.normal(0, 0.02, (6, 32000, 2))
+    return list(np.clip(noise * (first, second), -0.1, 0.1))
+
+
+def test_the_microphone_is_chosen_by_number_mean_or_best():
+    dead_first = two_microphones(0, 1)
+    with pytest.raises(DataError, match="channel 0 is silent.* channel=1 hears something"):
+        SoundDetector().fit(dead_first)
+    for channel, heard in ((1, 1), ("mean", "mean"), ("best", 1)):
+        assert SoundDetector(channel=channel).fit(dead_first).rows_.listening.channel == heard
+    assert SoundDetector(channel="best").fit(two_microphones(1, 5)).rows_.listening.channel == 0  # the other clips
+    with pytest.raises(DataError, match="has 2 channels, so there is no channel 2"):
+        SoundDetector(channel=2).fit(dead_first)
+
+
+def test_notes_tell_of_bad_sound_and_of_few_clips():
+    clipped = SoundDetector().fit(two_microphones(5, 1))
+    assert any("6 of 6 training pieces: clipped" in note for note in clipped.notes_)
+    assert any("6 training pieces are too few for a share of 0.05, which takes 19" in note for note in clipped.notes_)
+    few = SoundDetector(contamination=0.2).fit(two_microphones(0.5, 1))
+    assert few.notes_ == []
+    told = few.detect([np.zeros(32000), *two_microphones(5, 1)[:1]])["note"]
+    assert told.tolist() == ["silent", "clipped"]
