@@ -135,7 +135,7 @@ def two_microphones(first, second):
 
 def test_the_microphone_is_chosen_by_number_mean_or_best():
     dead_first = two_microphones(0, 1)
-    with pytest.raises(DataError, match="channel 0 is silent.* channel=1 hears something"):
+    with pytest.raises(DataError, match=r"channel 0 is silent.* channel=1 hears something"):
         SoundDetector().fit(dead_first)
     for channel, heard in ((1, 1), ("mean", "mean"), ("best", 1)):
         assert SoundDetector(channel=channel).fit(dead_first).rows_.listening.channel == heard
