@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         dcgan,
         engines,
         extras,
+        files,
         fingerprints,
         fmnist,
         metrics,

@@ -360,7 +360,7 @@ class Detector(ABC):
         from anomaly_nb.artefacts import save_state
 
         self._check_fitted()
-        state, known = dict[str, Any](), self.fitted_names()
+        state, known = dict[str, Any](), self._fitted_names()
         for name, value in vars(self).items():
             if name.endswith("_") and not name.startswith("_"):
                 if name not in known:
@@ -374,23 +374,24 @@ class Detector(ABC):
         folder: Path | str,  # where `save` put it
     ) -> Self:  # gives the same scores bit for bit
         "Read a detector from disk. Raises `DataError` if the folder holds none, another one, or a damaged one."
-        from anomaly_nb.artefacts import check_names, load_facts, load_state
+        from anomaly_nb.artefacts import FORMAT, check_names, load_facts, load_state
 
         facts, state = load_facts(folder), load_state(folder)
         name, params = facts.get("detector"), dict(facts.get("params") or {})
         if name != cls.__name__:
             raise DataError(f"{folder}: holds a {name}, not a {cls.__name__}. Load it with {name}.load().")
-        check_names(folder, facts, "parameter", params, inspect.signature(cls).parameters)
+        parameters, older = inspect.signature(cls).parameters, int(facts.get("format", 1)) < FORMAT
+        check_names(folder, facts, "parameter", params, parameters, () if older else parameters)  # new ones: defaults
         with reading(folder, "The saved detector is damaged: save it again."):
             detector = cls(**params)
             parts = {name: part.from_arrays(state) for name, part in cls.parts.items()}  # they take their names out
-            found, known = state | parts, cls.fitted_names()
-            check_names(folder, facts, "attribute", found, known, known - ABSENT)
+            found, known = state | parts, cls._fitted_names()
+            check_names(folder, facts, "attribute", found, known, () if older else known - ABSENT)
             vars(detector).update(found)
         return detector
 
     @classmethod
-    def fitted_names(cls) -> set[str]:
+    def _fitted_names(cls) -> set[str]:
         "Return the names of the attributes that `fit` sets: annotated in the class, with an underscore at the end."
         names = {name for kind in cls.__mro__ for name in inspect.get_annotations(kind)}
         return {name for name in names if name.endswith("_") and not name.startswith("_")}

@@ -16,13 +16,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from .core import DataError, reading
-
-if TYPE_CHECKING:  # a command's help has no use for tables
-    import pandas as pd
-    from PIL import Image
 
 # %% ../nbs/00c_files.ipynb #8097c029
 SMALL, RATIO = 64_000_000, 100  # bytes that every file may grow to; times its own size
@@ -144,7 +140,7 @@ def load_arrays(
 @contextmanager
 def open_image(
     path: Path | str,  # whatever Pillow reads
-) -> "Iterator[Image.Image]":  # closed at the end
+) -> Iterator[Any]:  # a `PIL.Image.Image`, closed at the end
     "Open a picture. Raises `DataError` for an address, for one that is missing, or that would fill the memory."
     from PIL import Image
 
@@ -159,14 +155,13 @@ COLUMNS = 10_000
 def read_csv(
     path: Path | str,
     **options: Any,  # of `pandas.read_csv`
-) -> "pd.DataFrame":
+) -> Any:  # a `pandas.DataFrame`
     "Read a CSV file. Raises `DataError` for an address, too many columns, or a file that would fill the memory."
     import pandas as pd
 
     with open_file(path) as file:
         check_columns(file, path)
-        table: pd.DataFrame = pd.read_csv(file, **options)
-        return table
+        return pd.read_csv(file, **options)
 
 
 def check_columns(

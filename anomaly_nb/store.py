@@ -173,7 +173,8 @@ class Results(Described):
         if not required and not self.path.exists():
             return {}, {}, False, {}
         with reading(self.folder, "No results of a job here: check the path."):
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines()
         records = {record.name: record for line in lines if (record := Record.from_line(line)) is not None}
         try:
             first = read_line(lines[0])
@@ -182,7 +183,7 @@ class Results(Described):
                 raise ValueError("a result is missing")
             return dict(first["key"]), dict(first["after"]), finished, records
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-            if not records and not required:
+            if not required and "\n" not in text:  # its first line was never written to the end
                 return {}, {}, False, {}
             what = "damaged: it cannot be told which job this is. Delete the folder and run it again."
             raise DataError(f"{self.path}: {what}") from error

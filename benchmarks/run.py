@@ -41,6 +41,7 @@ QUALITY = [
     ["fmnist_quality"],
     ["fmnist_seeds"],
     ["fmnist_memory"],
+    ["dcgan_watcher"],
     ["dcgan_quality", "train"],
     ["dcgan_quality", "table"],
 ]

@@ -92,4 +92,4 @@ def test_a_detector_is_judged_on_the_task_it_was_fitted_to(tmp_path, capsys):
             fmnist_evaluate.main([str(tmp_path), "--subset", other])
     with pytest.raises(SystemExit) as done:
         fmnist_evaluate.main([str(tmp_path), "--subset"])
-    assert not done.value.code and "CAE" in capsys.readouterr().out
+    assert not done.value.code and "EdgeNeighbours" in capsys.readouterr().out

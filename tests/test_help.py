@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from forked import run_script
 
@@ -19,7 +20,7 @@ from anomaly_nb.dcgan.engines import write_engines
 from anomaly_nb.dcgan.spectrograms import SpectrogramFormat, prepare_folder
 from anomaly_nb.fmnist.data import DEBIAN
 from anomaly_nb.spectra.commands import spectra_train
-from anomaly_nb.srcnn import load_kpi
+from anomaly_nb.srcnn import load_kpi, load_telemetry
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,6 +90,25 @@ def clothes(folder: Path) -> None:
     (folder / "mine.toml").write_text("[losses]\nMSE = { mse = 1 }\n\n[models]\nAutoencoder = { epochs = 1 }\n")
 
 
+def photographs(folder: Path) -> None:
+    from PIL import Image
+
+    from anomaly_nb.fmnist.data import load_subset
+
+    images, labels = load_subset("train")
+    for number, image in enumerate(images[labels == 2][:60]):
+        place = folder / ("good" if number < 50 else "photographs")
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image).save(place / f"{number:02d}.png")
+
+
+def telemetry(folder: Path) -> None:
+    series = load_telemetry()[0]
+    (folder / "TSB-AD-U").mkdir()
+    table = pd.DataFrame({"Data": series.values, "Label": series.labels.astype(int)})
+    table.to_csv(folder / "TSB-AD-U" / series.name, index=False)
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -98,6 +118,8 @@ PREPARED: dict[str, Callable[[Path], None]] = {
     "srcnn_train": windows,
     "srcnn_evaluate": curves,
     "srcnn_detect": curves,
+    "srcnn_benchmark": telemetry,
+    "fmnist_detect": photographs,
     "spectra_detect": night,
     "dcase_check": machines,
     "dcase_train_vqvae": machines,

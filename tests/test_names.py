@@ -19,8 +19,8 @@ from anomaly_nb.srcnn import SRCNN, SpectralResidual
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = [name for name in dir(anomaly_nb) if (ROOT / "anomaly_nb" / name).is_dir()]
-HOUSE = ["artefacts", "audio", "commands", "core", "datasets", "engines", "extras", "fingerprints", "metrics", "plots"]
-HOUSE += ["processes", "report", "scale", "store", "tour", "training", "weights"]
+HOUSE = ["artefacts", "audio", "commands", "core", "datasets", "engines", "extras", "files", "fingerprints", "metrics"]
+HOUSE += ["plots", "processes", "report", "scale", "store", "tour", "training", "weights"]
 VERBS = {"fit", "decision_function", "predict", "fit_predict", "detect", "save", "load", "get_params", "set_params"}
 
 

@@ -184,7 +184,7 @@ class RunTables(NamedTuple):
 # %% ../../nbs/dcgan/10_analytics.ipynb #56a164e9
 def _read_csv(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
     with reading(path, "This is not a readable table."):
-        table = read_csv(path).replace([np.inf, -np.inf], np.nan)
+        table: pd.DataFrame = read_csv(path).replace([np.inf, -np.inf], np.nan)
     missing = [name for name in needed if name not in table or not pd.api.types.is_numeric_dtype(table[name])]
     if missing or len(table) == 0:
         raise DataError(f"{path}: {'no rows' if not missing else 'no numbers in ' + ', '.join(missing)}.")

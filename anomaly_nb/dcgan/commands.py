@@ -22,7 +22,7 @@ _NONE = list[str]()  # words of a command line
 
 @command
 def dcgan_prepare(
-    audio_folder: Path,  # Folder of recordings: WAV, FLAC, OGG, MP3, AIFF, AU, OPUS; of several channels the first
+    audio_folder: Path,  # Folder of WAV, FLAC, OGG, MP3, AIFF, AU, OPUS; of several channels the first is taken
     out: Path = Path("dataset"),  # Folder of the dataset to make
     image_size: int | None = None,  # Rows and columns of a picture; 128 if neither this nor --config says more
     representation: Literal["hybrid", "mel", "resize"] = "hybrid",  # Rows of a picture; resize is the documented one
