@@ -4,6 +4,7 @@ Runs nbdev's own docs pass (directives, API tables, links) and Pandoc on its res
 alternative text of pictures, links between pages, and README.md. Not covered: Quarto's theme, search, cross references.
 """
 
+import base64
 import json
 import posixpath
 import re
@@ -19,6 +20,7 @@ from fastcore.script import call_parse
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
+PICTURE = "nbs/pictures/home.png"  # in README.md
 STYLE = """<style>
 :root { color-scheme: light dark } html { color: CanvasText; background: Canvas } a { color: LinkText }
 body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 16px/1.55 sans-serif; overflow-wrap: break-word }
@@ -151,10 +153,21 @@ def raw_links(text: str) -> list[str]:
     return re.findall(r"\[[^][]*\]\(http[^)]*\)", re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL))
 
 
+def home_picture(page: Path) -> bytes:
+    "The home page's one picture."
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    (picture,) = [data["image/png"] for data in outputs if "image/png" in data]
+    return base64.b64decode("".join(picture))
+
+
 def readme_text(page: Path, title: str) -> str:
-    "README.md from the home page: with its title, which nbdev moves away, links into nbs/, and no pictures."
-    body = pandoc(read_page(page)[0], "gfm-raw_html", "--wrap=preserve")
-    body = re.sub(r"!\[\]\(.*?\)\n\n.*?\n\n", "", body, flags=re.DOTALL)  # a picture and its caption
+    "README.md from the home page: with its title, which nbdev moves away, links into nbs/, and its picture in a file."
+    source, alternatives = read_page(page)
+    body, texts = pandoc(source, "gfm-raw_html", "--wrap=preserve"), iter(alternatives)
+    place = re.compile(r"!\[\]\([^)]*\)\n\n.*?\n\n", re.DOTALL)  # a picture and its caption
+    body = place.sub(lambda _: f"![{next(texts)}]({PICTURE})\n\n", body)
+    body = body.replace("``` python\n```\n\n", "")  # a cell that is not shown
     return f"# {title}\n\n" + re.sub(r"\]\((?!http)([^)]+\.ipynb)", r"](nbs/\1", body)
 
 
@@ -193,6 +206,9 @@ def main(
     target = cfg.config_path / "README.md"
     body = readme_text(cache / "index.ipynb", cfg.title) if readme or not only else ""
     if readme:
+        picture = cfg.config_path / PICTURE
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_bytes(home_picture(cache / "index.ipynb"))
         target.write_text(body, encoding="utf-8")
     if only:
         return
