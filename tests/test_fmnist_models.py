@@ -192,7 +192,7 @@ def test_numbers_of_numpy(task, tmp_path):
 def exported(scorer, images, folder):
     onnxruntime = pytest.importorskip("onnxruntime")
     detector = ImageDetector()
-    detector.scorer_, detector.threshold_ = scorer, 0.5
+    detector.scorer_, detector.score_, detector.threshold_ = scorer, "pixel", 0.5
     detector.export_onnx(folder / "detector.onnx")
     session = onnxruntime.InferenceSession(folder / "detector.onnx")
     results = [session.run(None, {"images": part.numpy()}) for part in (images[:50], images[:1])]

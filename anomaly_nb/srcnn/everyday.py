@@ -11,7 +11,7 @@ __all__ = ['POINTS', 'CAP', 'Kind', 'mixed_faults', 'point_tail', 'point_evidenc
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -138,7 +138,7 @@ def _moved(values: FloatArray, start: int, end: int, reach: int) -> bool:
 
 def name_kind(
     deviation: FloatArray,  # (n,) standardised values less the season; NaN = missing
-    found: "ColumnJudgement",
+    found: Any,  # `ColumnJudgement`
     span: tuple[int, int],  # of the incident: first point and one past the last
     window: int,  # points of a typical event
 ) -> Kind:
