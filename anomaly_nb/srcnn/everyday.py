@@ -9,7 +9,6 @@ __all__ = ['POINTS', 'CAP', 'Kind', 'mixed_faults', 'point_tail', 'point_evidenc
 
 # %% ../../nbs/srcnn/10_everyday.ipynb #1485dce7
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -19,7 +18,7 @@ import pandas as pd
 from ..core import BoolArray, Detector, FloatArray, IntArray, Part, check_share
 from ..fingerprints import fitted_to
 from ..metrics import segments
-from .detector import ColumnModels, Columns, SpectralResidual, Table
+from .detector import ColumnModels, Columns, SpectralResidual, Table, fitted_for
 from .model import RATE, SeriesModel, Side, check_side, deviations, moving_mean, score_points
 from .season import repeat_season, robust_scale, strided
 from .subsequences import ShapeModel, ShapeModels, SubsequenceDetector, join_runs, number_incidents
@@ -258,22 +257,18 @@ class SeriesDetector(Detector):
         self.labels_ = self._alarms(data, found).astype(np.int64)
         return self
 
-    def fitted_to(self, X: Table) -> Self:
-        "Return this detector if it is fitted, else a copy that is fitted to what it shall judge."
-        return self if hasattr(self, "threshold_") else copy(self).fit(X)
-
     def decision_function(self, X: Table) -> FloatArray:
         "Return scores `(n,)` that rank points and shapes together."
-        return self.fitted_to(X)._scores(X)
+        return fitted_for(self, X)._scores(X)
 
     def predict(self, X: Table) -> IntArray:
         "Return labels `(n,)`: 1 where a part alarms; `point` and `shape` of `detect` tell which."
-        data, found = self.fitted_to(X)._judge(X)
+        data, found = fitted_for(self, X)._judge(X)
         return self._alarms(data, found).astype(np.int64)
 
     def detect(self, X: Table) -> pd.DataFrame:
         "Return a row per point: value, bounds, score, evidence, is_anomaly, incident, kind; grouped for columns."
-        detector = self.fitted_to(X)
+        detector = fitted_for(self, X)
         data, found = detector._judge(X)
         tables = [detector._table(data, i, each) for i, each in enumerate(found)]
         models = detector.models_.match(X)[0]
@@ -285,7 +280,7 @@ class SeriesDetector(Detector):
 
     def incidents(self, X: Table) -> pd.DataFrame:
         "Return a row per incident: column, kind, start, end, peak (entries of the index), evidence (-log10 p)."
-        detector, rows = self.fitted_to(X), []
+        detector, rows = fitted_for(self, X), []
         data, found = detector._judge(X)
         for i, each in enumerate(found):
             table = detector._table(data, i, each)

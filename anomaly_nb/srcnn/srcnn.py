@@ -20,7 +20,14 @@ import torch
 
 from ..core import DataError, Described, Detector, FloatArray, Part, check_number
 from ..fingerprints import fitted_to
-from .detector import ColumnModels, Columns, SpectralResidual, check_settings, read_columns
+from anomaly_nb.srcnn.detector import (
+    ColumnModels,
+    Columns,
+    SpectralResidual,
+    check_settings,
+    fitted_for,
+    read_columns,
+)
 from .model import SeriesModel, deviations, rank
 from .network import SRCNNNetwork, published_scores
 from .ranking import RankingNetwork, check_training, train_ranking, whitened_features
@@ -87,7 +94,7 @@ def ranked_table(
 ) -> pd.DataFrame:  # a row per point, as by `SpectralResidual.detect`
     "Judge a series by the spectral residual, and rank its scores."
     one_series(X)
-    judge = plain.fitted_to(X)
+    judge = fitted_for(plain, X)
     models, data = judge.models_.match(X)
     model, grid, phase = models.models[0], data.grids[0], models.phase(data, 0)
     scores = data.at_points(ranked_scores(network, model, grid, phase, weight))

@@ -9,7 +9,6 @@ __all__ = ['LEVEL', 'OVERLAP', 'REFERENCES', 'GREATEST', 'WINDOW', 'CYCLE', 'FEW
 
 # %% ../../nbs/srcnn/09_subsequences.ipynb #36ae33c8
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 from zlib import crc32
@@ -32,7 +31,7 @@ from anomaly_nb.core import (
 )
 from ..fingerprints import fitted_to
 from ..metrics import segments
-from .detector import Columns, Table, read_columns
+from .detector import Columns, Table, fitted_for, read_columns
 from .season import SAMPLE, bridge, find_period
 
 # %% ../../nbs/srcnn/09_subsequences.ipynb #c8f45c1c
@@ -377,23 +376,18 @@ class SubsequenceDetector(Detector):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
-    def fitted_to(self, X: Table) -> Self:
-        "Return this detector if it is fitted, else a copy that is fitted to what it shall judge."
-        return self if hasattr(self, "threshold_") else copy(self).fit(X)
-
     def decision_function(self, X: Table) -> FloatArray:
         "Return scores `(n,)` against the shapes that were learned; 0 for missing values."
-        models, data = self.fitted_to(X).shapes_.match(X)
+        models, data = fitted_for(self, X).shapes_.match(X)
         return models.scores(data)
 
     def predict(self, X: Table) -> IntArray:
         "Return labels `(n,)`: 1 where the score is above `threshold_`."
-        detector = self.fitted_to(X)
-        return (detector.decision_function(X) > detector.threshold_).astype(np.int64)
+        return Detector.predict(fitted_for(self, X), X)
 
     def detect(self, X: Table) -> pd.DataFrame:
         "Return a row per point: value (of a single series), score, is_anomaly, and the number of the incident."
-        detector = self.fitted_to(X)
+        detector = fitted_for(self, X)
         models, data = detector.shapes_.match(X)
         scores = models.scores(data)
         alarms = scores > detector.threshold_
